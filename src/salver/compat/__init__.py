@@ -1,0 +1,1 @@
+"""Other names for Salver, so that code written for others runs unchanged."""

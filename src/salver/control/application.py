@@ -1,0 +1,133 @@
+"""One application: its deployments, and which of them HTTP requests enter by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from salver.control.deployment import Deployment, Membership
+from salver.control.events import Command
+from salver.control.fleet import Fleet
+from salver.control.replica import State
+from salver.records import ApplicationSpec, DeploymentId
+from salver.wire.snapshot import ApplicationRoute
+
+
+def conflicting_application(spec: ApplicationSpec, target: Iterable[ApplicationSpec]) -> str | None:
+    """The name of another application that has the route prefix of ``spec``; None when it is free."""
+    if spec.route_prefix is None:
+        return None
+    for other in target:
+        if other.name != spec.name and other.route_prefix == spec.route_prefix:
+            return other.name
+    return None
+
+
+class Application:
+    """An application and its way to its target.
+
+    Args:
+        fleet: where its replicas live.
+        jitter: for the back-off, a number from 0 to 1.
+        spec: what is wanted.
+        deployed_at_s: wall time of the deploy.
+    """
+
+    def __init__(
+        self, fleet: Fleet, jitter: Callable[[], float], spec: ApplicationSpec, deployed_at_s: float
+    ) -> None:
+        self._fleet = fleet
+        self._jitter = jitter
+        self.spec = spec
+        self.deployed_at_s = deployed_at_s
+        self.deleting = False
+        self.route: ApplicationRoute | None = None
+        self.deployments: dict[str, Deployment] = {}
+        self.deploy(spec, deployed_at_s)
+
+    @property
+    def gone(self) -> bool:
+        """Deleted, and its last process has ended."""
+        return self.deleting and not self.deployments
+
+    @property
+    def target_deployments(self) -> list[Deployment]:
+        return [d for d in self.deployments.values() if d.membership is Membership.TARGET]
+
+    @property
+    def routed_deployments(self) -> list[Deployment]:
+        """Those that handles and the ingress may call."""
+        return [d for d in self.deployments.values() if d.membership is not Membership.REMOVED]
+
+    def deploy(self, spec: ApplicationSpec, deployed_at_s: float) -> None:
+        """This is wanted from now on; a deployment that is on its way out begins anew."""
+        self.spec = spec
+        self.deployed_at_s = deployed_at_s
+        self.deleting = False
+        wanted = {deployment.id.name: deployment for deployment in spec.deployments}
+        for name, deployment in self.deployments.items():
+            if name not in wanted:
+                deployment.retire()
+        for name, deployment_spec in wanted.items():
+            existing = self.deployments.get(name)
+            if existing is None or existing.membership is Membership.REMOVED:
+                self.deployments[name] = Deployment(self._fleet, self._jitter, spec, deployment_spec)
+            else:
+                existing.aim(spec, deployment_spec)
+
+    def delete(self) -> None:
+        """Nothing of it is wanted any more, and nothing reaches it from now on."""
+        self.deleting = True
+        self.route = None
+        for deployment in self.deployments.values():
+            deployment.remove()
+
+    def reconcile(self, now: float, prefixes_of_others: frozenset[str]) -> list[Command]:
+        """One step towards the target."""
+        commands: list[Command] = []
+        for deployment in self.deployments.values():
+            commands += deployment.reconcile(now)
+        if all(deployment.settled for deployment in self.target_deployments):
+            commands += self._end_retirement(now)
+        if not self.deleting:
+            self._switch_route(prefixes_of_others)
+        self._forget_removed()
+        return commands
+
+    def _end_retirement(self, now: float) -> list[Command]:
+        commands: list[Command] = []
+        for deployment in self.deployments.values():
+            if deployment.membership is Membership.RETIRING:
+                deployment.remove()
+                commands += deployment.reconcile(now)
+        return commands
+
+    def _switch_route(self, prefixes_of_others: frozenset[str]) -> None:
+        """Publish the target's route as soon as that loses no request.
+
+        The old one is kept while its ingress serves and the new one does not, unless another application was
+        deployed in the meantime with the prefix that this one is giving up.
+        """
+        wanted = ApplicationRoute(self.spec.name, self.spec.route_prefix, self.spec.ingress)
+        current = self.route
+        if (
+            current is None
+            or self._runs(wanted.ingress)
+            or not self._serves(current.ingress)
+            or current.route_prefix in prefixes_of_others
+        ):
+            self.route = wanted
+
+    def _serves(self, name: str) -> bool:
+        deployment = self.deployments.get(name)
+        return deployment is not None and bool(deployment.serving)
+
+    def _runs(self, name: str) -> bool:
+        deployment = self.deployments.get(name)
+        return deployment is not None and any(r.state is State.RUNNING for r in deployment.serving)
+
+    def _forget_removed(self) -> None:
+        for name, deployment in list(self.deployments.items()):
+            if deployment.membership is Membership.REMOVED and not self._fleet.of(
+                DeploymentId(self.spec.name, name)
+            ):
+                del self.deployments[name]

@@ -1,0 +1,82 @@
+"""What went wrong with a replica, in words for the person who reads the status."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from salver.control.replica import START_TIMEOUT_S, Replica, Signal, State
+
+FAILURES = frozenset({Signal.START_FAILED, Signal.INITIALIZE_FAILED, Signal.EXITED, Signal.DEADLINE})
+"""Signals that end a replica which was wanted."""
+
+
+class Failure(Struct, frozen=True):
+    """The end of a replica that its deployment wanted.
+
+    Attributes:
+        in_constructor: it never got to take a request; the version may be to blame.
+        trigger: the reference's status trigger.
+        message: the first line is a summary, the user's traceback follows when there is one.
+    """
+
+    in_constructor: bool
+    trigger: str
+    message: str
+
+
+def failure_of(replica: Replica, before: State, signal: Signal, detail: str) -> Failure | None:
+    """The failure that took ``replica`` out of the state ``before``; None when it was none."""
+    if signal not in FAILURES:
+        return None
+    match before:
+        case State.STARTING:
+            return _startup_failure(_start_message(replica, signal, detail))
+        case State.INITIALIZING:
+            return _startup_failure(_constructor_message(replica, signal, detail))
+        case State.RUNNING | State.RECOVERING:
+            message = f"{_loss_message(replica, signal, detail)}; a new one is starting"
+            return Failure(in_constructor=False, trigger="UNSPECIFIED", message=message)
+        case State.DRAINING | State.KILLING | State.GONE:
+            return None
+
+
+def _startup_failure(message: str) -> Failure:
+    return Failure(in_constructor=True, trigger="REPLICA_STARTUP_FAILED", message=message)
+
+
+def _start_message(replica: Replica, signal: Signal, detail: str) -> str:
+    if signal is Signal.DEADLINE:
+        return f"the process of replica {replica.replica_id} did not start within {START_TIMEOUT_S:g} s"
+    if signal is Signal.EXITED:
+        return f"{_exit_message(replica, detail)} before it could be reached"
+    return f"replica {replica.replica_id} could not be started: {detail}"
+
+
+def _constructor_message(replica: Replica, signal: Signal, detail: str) -> str:
+    name = replica.deployment_id.name
+    if signal is Signal.DEADLINE:
+        return f"constructor of {name} did not return within {replica.deployment.startup_timeout_s:g} s"
+    if signal is Signal.EXITED:
+        return f"{_exit_message(replica, detail)} before its constructor returned"
+    text = f"constructor of {name} failed: {_last_line(detail)}"
+    return f"{text}\n{detail}" if "\n" in detail.strip() else text
+
+
+def _loss_message(replica: Replica, signal: Signal, detail: str) -> str:
+    if signal is Signal.EXITED:
+        return _exit_message(replica, detail)
+    after = "after the controller restarted"
+    if signal is Signal.DEADLINE:
+        timeout_s = replica.deployment.startup_timeout_s
+        return f"replica {replica.replica_id} did not answer within {timeout_s:g} s {after}"
+    return f"replica {replica.replica_id} could not be taken over {after} ({_last_line(detail)})"
+
+
+def _exit_message(replica: Replica, cause: str) -> str:
+    verb = "was " if cause.startswith("killed") else ""
+    return f"replica {replica.replica_id} {verb}{cause}"
+
+
+def _last_line(text: str) -> str:
+    """The line of a Python traceback that names the exception."""
+    return text.strip().rpartition("\n")[2]

@@ -1,0 +1,221 @@
+"""The life of one replica, as a table.
+
+A replica is told things (signals): outcomes of what was asked of it, a deadline that passed, or a decision of
+its deployment. ``TRANSITIONS`` says which state follows; entering a state fixes the one command that asks for
+the next outcome and the deadline by which it must come. So every state but ``RUNNING`` ends by itself: a lost
+command or a lost answer costs time, never a replica.
+
+Answers travel through processes that crash and reconnect, so late and repeated ones are normal: ``IGNORED``
+lists those. What is in neither table contradicts what the replica has done so far, which is a bug of ours:
+``InvalidTransition`` tells the replica's story.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+
+from salver.control.events import Command, DrainReplica, InitializeReplica, KillReplica, StartReplica
+from salver.records import ApplicationSpec, DeploymentId, DeploymentSpec
+
+START_TIMEOUT_S = 10.0
+"""How long the engine may take to start a process; a fork takes milliseconds, so this is a hung machine."""
+
+DRAIN_MARGIN_S = 1.0
+"""Added to the graceful shutdown time: the replica ends itself by then, and is killed only if it does not."""
+
+KILL_TIMEOUT_S = 5.0
+"""After this long without an exit the kill is taken for lost and sent again."""
+
+HISTORY_LENGTH = 16
+"""Lines of a replica's story that are kept: a life without repeated answers has six."""
+
+
+class State(Enum):
+    """Where a replica is in its life; only ``RUNNING`` has no deadline."""
+
+    STARTING = "STARTING"
+    INITIALIZING = "INITIALIZING"
+    RECOVERING = "RECOVERING"
+    RUNNING = "RUNNING"
+    DRAINING = "DRAINING"
+    KILLING = "KILLING"
+    GONE = "GONE"
+
+
+class Signal(Enum):
+    """What a replica can be told; the last two are decisions, the others are facts."""
+
+    PROCESS_STARTED = "process started"
+    START_FAILED = "start failed"
+    INITIALIZED = "initialized"
+    INITIALIZE_FAILED = "initialize failed"
+    EXITED = "process exited"
+    DEADLINE = "deadline passed"
+    DRAIN = "drain"
+    KILL = "kill"
+
+
+SERVING = frozenset({State.RUNNING, State.RECOVERING})
+"""In the routing table. A recovering replica is: before the controller restarted it probably ran."""
+
+STOPPING = frozenset({State.DRAINING, State.KILLING})
+"""On the way out: no longer counted as a replica of its deployment."""
+
+TRANSITIONS: dict[tuple[State, Signal], State] = {
+    (State.STARTING, Signal.PROCESS_STARTED): State.INITIALIZING,
+    (State.STARTING, Signal.START_FAILED): State.GONE,
+    (State.STARTING, Signal.EXITED): State.GONE,
+    # The process may yet appear, so the slot is kept until the kill is answered.
+    (State.STARTING, Signal.DEADLINE): State.KILLING,
+    (State.STARTING, Signal.KILL): State.KILLING,
+    (State.INITIALIZING, Signal.INITIALIZED): State.RUNNING,
+    (State.INITIALIZING, Signal.INITIALIZE_FAILED): State.KILLING,
+    (State.INITIALIZING, Signal.EXITED): State.GONE,
+    (State.INITIALIZING, Signal.DEADLINE): State.KILLING,
+    (State.INITIALIZING, Signal.KILL): State.KILLING,
+    (State.RECOVERING, Signal.INITIALIZED): State.RUNNING,
+    (State.RECOVERING, Signal.INITIALIZE_FAILED): State.KILLING,
+    (State.RECOVERING, Signal.EXITED): State.GONE,
+    (State.RECOVERING, Signal.DEADLINE): State.KILLING,
+    # Not killed: it may be serving, and then its requests must finish.
+    (State.RECOVERING, Signal.DRAIN): State.DRAINING,
+    (State.RUNNING, Signal.EXITED): State.GONE,
+    (State.RUNNING, Signal.DRAIN): State.DRAINING,
+    (State.DRAINING, Signal.EXITED): State.GONE,
+    (State.DRAINING, Signal.DEADLINE): State.KILLING,
+    (State.KILLING, Signal.EXITED): State.GONE,
+    (State.KILLING, Signal.START_FAILED): State.GONE,
+    # The kill may have come before the process did.
+    (State.KILLING, Signal.PROCESS_STARTED): State.KILLING,
+    (State.KILLING, Signal.DEADLINE): State.KILLING,
+}
+
+IGNORED: frozenset[tuple[State, Signal]] = frozenset(
+    {
+        (State.INITIALIZING, Signal.PROCESS_STARTED),
+        (State.RECOVERING, Signal.PROCESS_STARTED),
+        (State.RUNNING, Signal.PROCESS_STARTED),
+        (State.RUNNING, Signal.INITIALIZED),
+        (State.DRAINING, Signal.PROCESS_STARTED),
+        (State.DRAINING, Signal.INITIALIZED),
+        (State.DRAINING, Signal.INITIALIZE_FAILED),
+        (State.KILLING, Signal.INITIALIZED),
+        (State.KILLING, Signal.INITIALIZE_FAILED),
+    }
+)
+
+
+class InvalidTransition(AssertionError):
+    """A signal that contradicts the replica's state: a bug of ours. The message is the replica's story."""
+
+
+class Replica:
+    """One replica: its state, its deadline, its story. Knows nothing of its siblings.
+
+    Args:
+        replica_id: ``app#deployment#suffix``.
+        slot: its place on the load board.
+        application: what it belongs to, for its code context.
+        deployment: what it runs.
+        now: when it came to the controller's knowledge, monotonic seconds.
+    """
+
+    def __init__(
+        self, replica_id: str, slot: int, application: ApplicationSpec, deployment: DeploymentSpec, now: float
+    ) -> None:
+        self.replica_id = replica_id
+        self.slot = slot
+        self.application = application
+        self.deployment = deployment
+        self.created_at = now
+        self.pid: int | None = None
+        self.address = ""
+        self.state = State.GONE
+        self.since = now
+        self.deadline: float | None = None
+        self._history: deque[str] = deque(maxlen=HISTORY_LENGTH)
+
+    @property
+    def deployment_id(self) -> DeploymentId:
+        return self.deployment.id
+
+    @property
+    def version(self) -> str:
+        return self.deployment.version
+
+    @property
+    def serving(self) -> bool:
+        return self.state in SERVING
+
+    @property
+    def stopping(self) -> bool:
+        return self.state in STOPPING
+
+    def begin(self, state: State, now: float, why: str) -> list[Command]:
+        """Enter the first state: STARTING, or for a process that was found RECOVERING or KILLING."""
+        return self._enter(state, now, why)
+
+    def locate(self, pid: int, address: str) -> None:
+        """Where its process is."""
+        self.pid = pid
+        self.address = address
+
+    def take(self, signal: Signal, now: float, detail: str = "") -> list[Command]:
+        """Follow the table; raises InvalidTransition for a signal that the state does not know."""
+        why = f"{signal.value}: {detail}" if detail else signal.value
+        if (self.state, signal) in IGNORED:
+            self._record(now, f"{why} (late, ignored)")
+            return []
+        following = TRANSITIONS.get((self.state, signal))
+        if following is None:
+            self._record(now, f"{why}, which cannot happen in {self.state.value}")
+            raise InvalidTransition(self.story())
+        return self._enter(following, now, why)
+
+    def stop(self, now: float, why: str) -> list[Command]:
+        """Drain it when requests may be running in it, else kill it."""
+        return self.take(Signal.DRAIN if self.serving else Signal.KILL, now, why)
+
+    def story(self) -> str:
+        """What happened to it, for people: one line each, the last ``HISTORY_LENGTH`` of them."""
+        lines = "\n  ".join(self._history)
+        return f"replica {self.replica_id} (slot {self.slot}, version {self.version}):\n  {lines}"
+
+    def _enter(self, state: State, now: float, why: str) -> list[Command]:
+        self._record(now, f"{self.state.value} -> {state.value}: {why}")
+        self.state = state
+        self.since = now
+        timeout_s = self._timeout_s()
+        self.deadline = None if timeout_s is None else now + timeout_s
+        return self._request()
+
+    def _timeout_s(self) -> float | None:
+        match self.state:
+            case State.STARTING:
+                return START_TIMEOUT_S
+            # A recovering replica may have begun to construct just before the controller restarted.
+            case State.INITIALIZING | State.RECOVERING:
+                return self.deployment.startup_timeout_s
+            case State.DRAINING:
+                return self.deployment.graceful_shutdown_timeout_s + DRAIN_MARGIN_S
+            case State.KILLING:
+                return KILL_TIMEOUT_S
+            case State.RUNNING | State.GONE:
+                return None
+
+    def _request(self) -> list[Command]:
+        match self.state:
+            case State.STARTING:
+                return [StartReplica(self.replica_id, self.slot, self.deployment)]
+            case State.INITIALIZING | State.RECOVERING:
+                return [InitializeReplica(self.replica_id, self.address, self.application, self.deployment)]
+            case State.DRAINING:
+                return [DrainReplica(self.replica_id, self.address)]
+            case State.KILLING:
+                return [KillReplica(self.replica_id)]
+            case State.RUNNING | State.GONE:
+                return []
+
+    def _record(self, now: float, text: str) -> None:
+        self._history.append(f"{now:.3f} {text}")

@@ -1,0 +1,243 @@
+"""The controller: feeds events to the pure core, carries out its commands, tells everyone what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from salver.control.cluster import Cluster
+from salver.control.events import (
+    Command,
+    DeleteApplication,
+    DeployApplication,
+    DrainReplica,
+    Event,
+    FoundProcess,
+    InitializeFailed,
+    InitializeReplica,
+    KillReplica,
+    ProcessExited,
+    ProcessStarted,
+    Publish,
+    Recover,
+    ReplicaInitialized,
+    SaveTarget,
+    StartFailed,
+    StartReplica,
+    Tick,
+)
+from salver.controller.checkpoint import Checkpoint
+from salver.controller.publisher import Publisher
+from salver.controller.replica_client import ReplicaClient, ReplicaGone, ReplicaRefused
+from salver.data.channel import Connect
+from salver.engine.interface import Engine, EngineEvent, Exited, NotStarted, ReplicaProcess, Started
+from salver.records import ApplicationSpec, ApplicationView
+from salver.wire.messages import Drain, Initialize
+
+logger = logging.getLogger("salver.controller")
+
+_SUFFIX_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # none that look like another
+_SLOW_CONSTRUCTOR_S = 30.0
+
+
+class Controller:
+    """One instance's controller.
+
+    Args:
+        engine: where replicas run.
+        checkpoint: where the target is kept.
+        connect: how replicas are dialled.
+        key: the instance's session key.
+        epoch: which controller of this instance it is; grows.
+    """
+
+    def __init__(
+        self, *, engine: Engine, checkpoint: Checkpoint, connect: Connect, key: bytes, epoch: int
+    ) -> None:
+        self._engine = engine
+        self._checkpoint = checkpoint
+        self._connect = connect
+        self._key = key
+        self._cluster = Cluster(
+            epoch=epoch,
+            new_suffix=_new_suffix,
+            jitter=random.random,
+            wall_clock_offset=time.time() - time.monotonic(),
+        )
+        self.publisher = Publisher(key)
+        self._clients: dict[str, ReplicaClient] = {}
+        self._work: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+
+    # --- life -------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take over: the saved target and the replicas that already run."""
+        self._engine.open(self._engine_event)
+        target = self._checkpoint.load()
+        processes = tuple(_found(process) for process in await self._engine.processes())
+        self.handle(Recover(target, processes))
+
+    async def stop(self) -> None:
+        """Let go of everything; replicas stay. May be called twice."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._work:
+            task.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)
+        for client in self._clients.values():
+            client.close()
+        self.publisher.close()
+        await self._engine.close()
+        self._checkpoint.close()
+
+    # --- what users ask for -----------------------------------------------------------------------------
+
+    def deploy(self, spec: ApplicationSpec) -> None:
+        self.handle(DeployApplication(spec))
+
+    def delete(self, name: str) -> None:
+        self.handle(DeleteApplication(name))
+
+    def target(self) -> tuple[ApplicationSpec, ...]:
+        return self._cluster.target()
+
+    def views(self) -> tuple[ApplicationView, ...]:
+        return self._cluster.views(time.monotonic())
+
+    async def proxy_pids(self) -> list[int]:
+        return await self._engine.proxy_pids()
+
+    async def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait for something that events change; whether it came true in time."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while not condition():
+            remaining = deadline - loop.time()
+            if remaining <= 0:
+                return False
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), remaining)
+            except TimeoutError:
+                return condition()
+        return True
+
+    # --- events and commands ----------------------------------------------------------------------------
+
+    def handle(self, event: Event) -> None:
+        """Tell the core, do what it says, set the alarm for when it wants to be woken."""
+        for command in self._cluster.handle(event, time.monotonic()):
+            self._carry_out(command)
+        self._changed.set()
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self._cluster.next_deadline()
+        if deadline is not None:
+            delay = max(0.0, deadline - time.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay, self.handle, Tick())
+
+    def _engine_event(self, event: EngineEvent) -> None:
+        if isinstance(event, Started):
+            process = event.process
+            self.handle(ProcessStarted(process.replica_id, process.pid, process.address))
+        elif isinstance(event, NotStarted):
+            logger.error("replica %s could not be started: %s", event.replica_id, event.reason)
+            self.handle(StartFailed(event.replica_id, event.reason))
+        else:
+            assert isinstance(event, Exited)
+            self._forget(event.replica_id)
+            logger.info("replica %s %s", event.replica_id, event.cause)
+            self.handle(ProcessExited(event.replica_id, event.cause))
+
+    def _carry_out(self, command: Command) -> None:
+        if isinstance(command, Publish):
+            self.publisher.publish(command.snapshot)
+        elif isinstance(command, SaveTarget):
+            self._checkpoint.save(command.target)
+        elif isinstance(command, StartReplica):
+            spec = command.deployment
+            self._engine.start(ReplicaProcess(command.replica_id, spec.id, spec.version, command.slot))
+        elif isinstance(command, KillReplica):
+            self._engine.kill(command.replica_id)
+        elif isinstance(command, InitializeReplica):
+            self._spawn(self._initialize(command))
+        else:
+            assert isinstance(command, DrainReplica)
+            self._spawn(self._drain(command))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work_done)
+
+    def _work_done(self, task: asyncio.Task[None]) -> None:
+        self._work.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a command failed unexpectedly", exc_info=error)  # its deadline asks again
+
+    def _client(self, replica_id: str, address: str) -> ReplicaClient:
+        client = self._clients.get(replica_id)
+        if client is None:
+            client = self._clients[replica_id] = ReplicaClient(self._connect, address, self._key)
+        return client
+
+    def _forget(self, replica_id: str) -> None:
+        client = self._clients.pop(replica_id, None)
+        if client is not None:
+            client.close()
+
+    async def _initialize(self, command: InitializeReplica) -> None:
+        client = self._client(command.replica_id, command.address)
+        slow = self._spawn_reminder(command)
+        try:
+            await client.ask(Initialize(command.replica_id, command.application, command.deployment))
+        except ReplicaRefused as error:
+            logger.error("the constructor of %s failed\n%s", command.deployment.id.name, error)
+            self.handle(InitializeFailed(command.replica_id, str(error)))
+        except ReplicaGone as error:
+            self.handle(InitializeFailed(command.replica_id, str(error)))
+        else:
+            self.handle(ReplicaInitialized(command.replica_id))
+        finally:
+            slow.cancel()
+
+    def _spawn_reminder(self, command: InitializeReplica) -> asyncio.TimerHandle:
+        """Say every 30 s that a constructor still runs, and where."""
+        loop = asyncio.get_running_loop()
+        return loop.call_later(_SLOW_CONSTRUCTOR_S, lambda: self._spawn(self._say_where(command)))
+
+    async def _say_where(self, command: InitializeReplica) -> None:
+        where = await self._engine.where(command.replica_id)
+        logger.warning(
+            "the constructor of %s has run for more than %.0f s\n%s",
+            command.deployment.id.name,
+            _SLOW_CONSTRUCTOR_S,
+            where,
+        )
+
+    async def _drain(self, command: DrainReplica) -> None:
+        try:
+            await self._client(command.replica_id, command.address).ask(Drain())
+        except (ReplicaGone, ReplicaRefused):
+            pass  # it is gone already, or its deadline will kill it
+
+
+def _found(process: ReplicaProcess) -> FoundProcess:
+    return FoundProcess(
+        process.replica_id, process.deployment, process.version, process.slot, process.pid, process.address
+    )
+
+
+def _new_suffix() -> str:
+    return "".join(secrets.choice(_SUFFIX_LETTERS) for _ in range(4))

@@ -1,0 +1,43 @@
+"""Pushes the routing table to everyone who subscribed."""
+
+from __future__ import annotations
+
+from salver.data.channel import Channel
+from salver.wire.frames import Frame, Kind
+from salver.wire.snapshot import Snapshot, encode_snapshot
+
+
+class Publisher:
+    """The routing socket's side of the controller.
+
+    Subscribers get the current snapshot when they come, every new one, and one more, marked with their stream number,
+    when they say WAIT: by then they have everything that was published before they asked.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._channels: set[Channel] = set()
+        self._encoded: bytes | None = None
+
+    def accept(self) -> Channel:
+        channel = Channel(self, expect_key=self._key)
+        self._channels.add(channel)
+        if self._encoded is not None:
+            channel.send(Kind.SNAPSHOT, payload=self._encoded)
+        return channel
+
+    def publish(self, snapshot: Snapshot) -> None:
+        self._encoded = encode_snapshot(snapshot)
+        for channel in self._channels:
+            channel.send(Kind.SNAPSHOT, payload=self._encoded)
+
+    def frame_received(self, channel: Channel, frame: Frame) -> None:
+        if frame.kind == Kind.WAIT and self._encoded is not None:
+            channel.send(Kind.SNAPSHOT, frame.stream, payload=self._encoded)
+
+    def channel_lost(self, channel: Channel) -> None:
+        self._channels.discard(channel)
+
+    def close(self) -> None:
+        for channel in list(self._channels):
+            channel.close()

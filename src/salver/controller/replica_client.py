@@ -1,0 +1,89 @@
+"""The controller's conversation with one replica: control requests over a channel like everybody else's."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from salver.data.channel import Channel, Connect
+from salver.data.replica import CONTROLLER
+from salver.errors import ServeException
+from salver.wire.frames import Frame, Kind
+from salver.wire.messages import PROTOCOL_VERSION, Control, Hello, decode_error, encode
+
+
+class ReplicaRefused(ServeException):
+    """The replica answered with an error: the user's traceback, for the constructor."""
+
+
+class ReplicaGone(ServeException):
+    """The connection to the replica broke or could not be made."""
+
+
+class ReplicaClient:
+    """One channel to one replica, dialled with the first request.
+
+    Args:
+        connect, address: how the replica is reached.
+        key: the instance's session key.
+    """
+
+    def __init__(self, connect: Connect, address: str, key: bytes) -> None:
+        self._connect = connect
+        self._address = address
+        self._hello = Hello(PROTOCOL_VERSION, key, CONTROLLER)
+        self._channel: Channel | None = None
+        self._dialling = asyncio.Lock()
+        self._answers: dict[int, asyncio.Future[None]] = {}
+        self._next_stream = 1
+
+    async def ask(self, message: Control) -> None:
+        """Send and wait for the answer, as long as the connection lasts.
+
+        Raises:
+            ReplicaRefused: it answered with an error.
+            ReplicaGone: there is no replica to answer.
+        """
+        channel = await self._connected()
+        stream = self._next_stream
+        self._next_stream += 1
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._answers[stream] = answer
+        channel.send(Kind.CONTROL, stream, b"", encode(message))
+        try:
+            await answer
+        finally:
+            self._answers.pop(stream, None)
+
+    async def _connected(self) -> Channel:
+        async with self._dialling:
+            if self._channel is None:
+                try:
+                    self._channel = await self._connect(self._address, lambda: Channel(self, hello=self._hello))
+                except OSError as error:
+                    raise ReplicaGone(f"the replica cannot be reached: {error.strerror or error}") from error
+            return self._channel
+
+    def close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+
+    # --- Receiver ---------------------------------------------------------------------------------------
+
+    def frame_received(self, channel: Channel, frame: Frame) -> None:
+        answer = self._answers.get(frame.stream)
+        if answer is None or answer.done():
+            return
+        if frame.kind == Kind.RESPONSE:
+            answer.set_result(None)
+        elif frame.kind == Kind.ERROR:
+            meta = decode_error(frame.meta)
+            answer.set_exception(ReplicaRefused(meta.traceback or f"{meta.type_name}: {meta.message}"))
+
+    def channel_lost(self, channel: Channel) -> None:
+        self._channel = None
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(ReplicaGone("the connection to the replica broke"))
+
+

@@ -1,0 +1,160 @@
+"""Everything one process needs to call deployments: the routing table, kept up to date, and a router for each."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from salver.data.channel import Channel, Connect
+from salver.data.load_board import LoadBoard
+from salver.data.router import Router
+from salver.errors import DeploymentUnavailableError, StartupError
+from salver.wire.frames import Frame, Kind
+from salver.wire.messages import Hello
+from salver.wire.snapshot import DeploymentRoute, Snapshot, decode_snapshot
+
+_RECONNECT_FIRST_S = 0.02
+_RECONNECT_MOST_S = 0.5
+_ANSWER_WITHIN_S = 5.0
+
+
+class Caller:
+    """Subscribes to the controller and routes requests; keeps serving from the last snapshot when it is away.
+
+    Args:
+        connect: dials addresses.
+        controller_address: where snapshots come from.
+        hello: how this process introduces itself, to the controller and to replicas.
+        board: the load board, None without one.
+        on_snapshot: told of every new snapshot, after the routers.
+
+    All methods are for the loop on which ``start`` ran.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect: Connect,
+        controller_address: str,
+        hello: Hello,
+        board: LoadBoard | None,
+        on_snapshot: Callable[[Snapshot], None] | None = None,
+    ) -> None:
+        self._connect = connect
+        self._controller_address = controller_address
+        self._hello = hello
+        self._board = board
+        self._on_snapshot = on_snapshot
+        self._channel: Channel | None = None
+        self._subscription: asyncio.Task[None] | None = None
+        self._lost = asyncio.Event()
+        self._refreshes: dict[int, asyncio.Future[None]] = {}
+        self._next_refresh = 1
+        self._first_of_connection = True
+        self._routes: dict[str, DeploymentRoute] = {}
+        self._routers: dict[str, Router] = {}
+        self.snapshot: Snapshot | None = None
+
+    def start(self) -> None:
+        """Begin to subscribe; requests made before the first snapshot wait for it."""
+        if self._subscription is None:
+            self._subscription = asyncio.get_running_loop().create_task(self._subscribe())
+
+    async def stop(self) -> None:
+        """Close everything. May be called twice."""
+        if self._subscription is not None:
+            self._subscription.cancel()
+            await asyncio.gather(self._subscription, return_exceptions=True)
+            self._subscription = None
+        for router in self._routers.values():
+            router.close()
+        self._routers.clear()
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+
+    def router(self, key: str) -> Router | None:
+        """The router of a deployment, None when the current snapshot has no such deployment."""
+        router = self._routers.get(key)
+        if router is None and key in self._routes:
+            router = Router(key, connect=self._connect, hello=self._hello, board=self._board)
+            self._routers[key] = router
+            router.update(self._routes[key])
+        return router
+
+    async def find_router(self, key: str) -> Router:
+        """Like ``router``, but asks the controller when it is unknown here: a snapshot may be under way.
+
+        Raises:
+            DeploymentUnavailableError: there is no such deployment, or nobody answers.
+        """
+        router = self.router(key)
+        if router is None:
+            await self.refresh()
+            router = self.router(key)
+        if router is None:
+            raise DeploymentUnavailableError(key, "It does not exist, or was deleted.")
+        return router
+
+    async def refresh(self) -> None:
+        """Return when a snapshot has come that is at least as new as this call; give up silently after 5 s.
+
+        The controller answers WAIT with a snapshot of the same stream number, after all earlier ones.
+        """
+        number = self._next_refresh
+        self._next_refresh += 1
+        arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._refreshes[number] = arrived
+        if self._channel is not None:
+            self._channel.send(Kind.WAIT, number)
+        try:
+            await asyncio.wait_for(arrived, _ANSWER_WITHIN_S)
+        except TimeoutError:
+            pass
+        finally:
+            self._refreshes.pop(number, None)
+
+    async def _subscribe(self) -> None:
+        delay = _RECONNECT_FIRST_S
+        while True:
+            self._lost.clear()
+            self._first_of_connection = True
+            try:
+                self._channel = await self._connect(
+                    self._controller_address, lambda: Channel(self, hello=self._hello)
+                )
+            except (OSError, StartupError):
+                await asyncio.sleep(delay * (0.5 + random.random() / 2))  # noqa: S311 - jitter
+                delay = min(delay * 2, _RECONNECT_MOST_S)
+                continue
+            delay = _RECONNECT_FIRST_S
+            await self._lost.wait()
+
+    # --- Receiver ---------------------------------------------------------------------------------------
+
+    def frame_received(self, channel: Channel, frame: Frame) -> None:
+        if frame.kind != Kind.SNAPSHOT:
+            return
+        self._apply(decode_snapshot(bytes(frame.payload)))
+        for number, arrived in list(self._refreshes.items()):
+            if (self._first_of_connection or number == frame.stream) and not arrived.done():
+                arrived.set_result(None)
+        self._first_of_connection = False
+
+    def channel_lost(self, channel: Channel) -> None:
+        self._channel = None
+        self._lost.set()
+
+    def _apply(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._routes = {route.key: route for route in snapshot.deployments}
+        for key, router in list(self._routers.items()):
+            router.update(self._routes.get(key))
+            if key not in self._routes:
+                del self._routers[key]
+        if self._on_snapshot is not None:
+            self._on_snapshot(snapshot)

@@ -1,0 +1,161 @@
+"""A channel: one connection between two of our processes, carrying frames of many streams.
+
+Writes of one turn of the event loop are joined into one system call: uvloop makes one per ``write()``, and a proxy
+that serves 64 clients sends dozens of small frames a turn (measured: 30 % of throughput).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Protocol, cast
+
+import msgspec
+
+from salver.errors import ProtocolError, StartupError
+from salver.wire.frames import Buffer, Frame, FrameDecoder, Kind, frame_head
+from salver.wire.messages import PROTOCOL_VERSION, Hello, decode_hello, encode
+
+_JOIN_BELOW_BYTES = 128 * 1024  # above it a payload is written by itself, not copied into the joined buffer
+
+
+class Receiver(Protocol):
+    """What a channel's owner does with what arrives."""
+
+    def frame_received(self, channel: Channel, frame: Frame) -> None: ...
+
+    def channel_lost(self, channel: Channel) -> None: ...
+
+
+class Channel(asyncio.Protocol):
+    """Frames over a stream transport.
+
+    Args:
+        receiver: told of every frame, and once of the end.
+        hello: sent first, by the side that dials.
+        expect_key: the session key that the other side's hello must hold, on the side that accepts; until it came
+            no other frame is passed on.
+    """
+
+    def __init__(
+        self, receiver: Receiver, *, hello: Hello | None = None, expect_key: bytes | None = None
+    ) -> None:
+        self._receiver = receiver
+        self._hello = hello
+        self._expect_key = expect_key
+        self._decoder = FrameDecoder()
+        self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
+        self._out: list[Buffer] = []
+        self._out_bytes = 0
+        self._flush_scheduled = False
+        self.sender = ""
+        self.closed = False
+
+    # --- sending ----------------------------------------------------------------------------------------
+
+    def send(
+        self, kind: int, stream: int = 0, meta: bytes = b"", payload: Buffer = b"", flags: int = 0, load: int = 0
+    ) -> None:
+        """Queue one frame; it leaves with all others of this turn of the loop. Nothing happens when closed."""
+        if self.closed:
+            return
+        size = len(payload)
+        head = frame_head(kind, stream, meta, size, flags, load)
+        if size < _JOIN_BELOW_BYTES:
+            self._out.append(head + payload if size else head)
+        else:
+            self._out.append(head)
+            self._flush()
+            self._transport_write(payload)
+            return
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        out = self._out
+        if out:
+            self._out = []
+            self._transport_write(out[0] if len(out) == 1 else b"".join(out))
+
+    def _transport_write(self, data: Buffer) -> None:
+        if self._transport is not None and not self.closed:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Send what is queued, then close; ``channel_lost`` follows."""
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- asyncio.Protocol -------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if self._expect_key is not None and not same_user(transport):
+            self._transport.abort()
+            return
+        if self._hello is not None:
+            self.send(Kind.HELLO, meta=encode(self._hello))
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            frames = self._decoder.feed(data)
+            if self._expect_key is not None and frames:
+                self._check_hello(frames.pop(0))
+        except (ProtocolError, msgspec.DecodeError):
+            self.abort()
+            return
+        receiver = self._receiver
+        for frame in frames:
+            receiver.frame_received(self, frame)
+
+    def _check_hello(self, frame: Frame) -> None:
+        if frame.kind != Kind.HELLO:
+            raise ProtocolError("a frame came before the hello")
+        hello = decode_hello(frame.meta)
+        if hello.version != PROTOCOL_VERSION or hello.key != self._expect_key:
+            raise ProtocolError(f"hello of another instance or protocol version ({hello.version})")
+        self._expect_key = None
+        self.sender = hello.sender
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.closed:
+            self.closed = True
+            self._out.clear()
+            self._receiver.channel_lost(self)
+
+
+def same_user(transport: asyncio.BaseTransport) -> bool:
+    """Whether the other end of a Unix socket runs as this user (or root); other transports are in this process."""
+    peer = cast("socket.socket | None", transport.get_extra_info("socket"))
+    if peer is None or peer.family != socket.AF_UNIX:
+        return True
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", credentials)
+    return uid in {0, os.getuid()}
+
+
+Connect = Callable[[str, Callable[[], Channel]], Awaitable[Channel]]
+"""Dial an address with the channel that the factory makes. Raises OSError when nobody listens."""
+
+
+async def connect_unix(address: str, factory: Callable[[], Channel]) -> Channel:
+    """``Connect`` for ``unix:/path`` addresses."""
+    scheme, _, path = address.partition(":")
+    if scheme != "unix":
+        raise StartupError(f"cannot dial {address!r} from here: not a Unix socket")
+    loop = asyncio.get_running_loop()
+    _, channel = await loop.create_unix_connection(factory, path)
+    return channel

@@ -1,0 +1,48 @@
+"""What the code of a request may know about itself: context variables, one value per request."""
+
+from __future__ import annotations
+
+import re
+from contextvars import ContextVar
+from uuid import uuid4
+
+from msgspec import Struct
+
+
+class RequestContext(Struct, frozen=True):
+    """The request that the current code works for; child calls inherit it.
+
+    Attributes:
+        route: the application's route prefix.
+        request_id: of the HTTP request or handle call at the root.
+        app_name: the application that runs this code.
+        is_http_request: whether this code was called by HTTP itself, not by a handle.
+    """
+
+    route: str = ""
+    request_id: str = ""
+    app_name: str = ""
+    is_http_request: bool = False
+
+
+class ReplicaIdentity(Struct, frozen=True):
+    """The replica that the current code runs in."""
+
+    app_name: str
+    deployment: str
+    replica_id: str
+
+
+request_context: ContextVar[RequestContext] = ContextVar("salver_request_context", default=RequestContext())  # noqa: B039 - frozen
+replica_identity: ContextVar[ReplicaIdentity | None] = ContextVar("salver_replica_identity", default=None)
+
+_VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
+
+
+def new_request_id() -> str:
+    return str(uuid4())
+
+
+def accept_request_id(offered: bytes) -> str:
+    """The client's own id when it is 1 to 128 visible ASCII characters, else a new one."""
+    return offered.decode("ascii") if offered and _VISIBLE.fullmatch(offered) else new_request_id()

@@ -1,0 +1,317 @@
+"""One client's HTTP/1.1 connection at the proxy.
+
+Requests are answered in the order in which they came; while one is being answered, at most one more is taken in and
+reading pauses. All waiting has an absolute deadline, kept in one attribute and checked by the proxy's sweep: a slow
+client cannot renew it byte by byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Protocol, cast
+
+from salver.data.http1 import BadRequest, HTTPLimits, RequestHead, RequestParser
+from salver.data.http_response import status_line
+from salver.data.request_exchange import RequestExchange
+
+_NEVER = float("inf")
+_WRITE_BUFFER_BYTES = 64 * 1024
+_BODYLESS = frozenset({204, 304, *range(100, 200)})
+
+
+class Handler(Protocol):
+    """What a connection needs of its proxy."""
+
+    date_line: bytes
+    draining: bool
+
+    def request_ready(self, exchange: RequestExchange) -> None:
+        """Route this request: it is complete, or large enough to be passed on while it still comes in."""
+        ...
+
+    def connection_opened(self, connection: HTTPConnection) -> None: ...
+
+    def connection_closed(self, connection: HTTPConnection) -> None: ...
+
+
+class HTTPConnection(asyncio.Protocol):
+    """The server side of one connection, from accept to close."""
+
+    __slots__ = (
+        "_current",
+        "_flush_scheduled",
+        "_handler",
+        "_limits",
+        "_loop",
+        "_out",
+        "_parser",
+        "_paused_writing",
+        "_pipeline",
+        "_receiving",
+        "_served",
+        "_transport",
+        "client",
+        "deadline",
+        "server",
+    )
+
+    def __init__(self, handler: Handler, limits: HTTPLimits) -> None:
+        self._handler = handler
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._parser = RequestParser(self, limits)
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._current: RequestExchange | None = None
+        """The request that is being answered, or the next one to be."""
+        self._receiving: RequestExchange | None = None
+        """The request whose bytes are coming in."""
+        self._pipeline: deque[RequestExchange] = deque()
+        self._out: list[bytes] = []
+        self._flush_scheduled = False
+        self._paused_writing = False
+        self._served = 0
+        self.deadline = _NEVER
+        self.client: tuple[str, int] | None = None
+        self.server: tuple[str, int] | None = None
+
+    # --- asyncio.Protocol -------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
+        self.client = _address(transport.get_extra_info("peername"))
+        self.server = _address(transport.get_extra_info("sockname"))
+        self.deadline = self._loop.time() + self._limits.header_timeout_s
+        self._handler.connection_opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._current is None and self._parser.between_requests:
+            self.deadline = self._loop.time() + self._limits.header_timeout_s
+        try:
+            self._parser.feed(data)
+        except BadRequest as error:
+            self._refuse(error)
+
+    def eof_received(self) -> bool:
+        return False  # a client that stops sending is a client that left: every common one keeps its side open
+
+    def pause_writing(self) -> None:
+        self._paused_writing = True
+
+    def resume_writing(self) -> None:
+        self._paused_writing = False
+        if self._current is not None:
+            self._current.client_caught_up()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._handler.connection_closed(self)
+        current, self._current = self._current, None
+        self._pipeline.clear()
+        self._receiving = None
+        if current is not None:
+            current.client_gone()
+
+    # --- RequestSink: what the parser found -------------------------------------------------------------
+
+    def head_received(self, head: RequestHead) -> None:
+        exchange = self._receiving = RequestExchange(self, head)
+        if self._current is None:
+            self._current = exchange
+            self._begin_if_large(exchange)
+        else:
+            self._pipeline.append(exchange)
+            self._transport.pause_reading()
+
+    def body_received(self, chunk: bytes) -> None:
+        if self._receiving is not None:
+            self._receiving.body_received(chunk)
+            self.deadline = self._loop.time() + self._limits.body_idle_timeout_s
+
+    def request_complete(self) -> None:
+        exchange = self._receiving
+        if exchange is None:
+            return
+        self._receiving = None
+        self.deadline = _NEVER
+        exchange.body_complete = True
+        if exchange is self._current:
+            self._begin_or_continue(exchange)
+
+    def _begin_if_large(self, exchange: RequestExchange) -> None:
+        if exchange.streams_body:
+            exchange.begun = True
+            if exchange.head.expect_continue:
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._handler.request_ready(exchange)
+        elif exchange.head.expect_continue:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _begin_or_continue(self, exchange: RequestExchange) -> None:
+        if exchange.begun:
+            exchange.pump_body()
+        else:
+            exchange.begun = True
+            self._handler.request_ready(exchange)
+
+    # --- what the exchange answers ----------------------------------------------------------------------
+
+    @property
+    def writable(self) -> bool:
+        """Whether the client keeps up with what was written."""
+        return not self._paused_writing
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._pipeline and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def write_whole(self, exchange: RequestExchange, status: int, block: bytes, body: bytes, declared: int) -> None:
+        """The complete response of the current request."""
+        close = self._closes_after(exchange)
+        head = exchange.head
+        if head.method == "HEAD" or status in _BODYLESS:
+            length = declared if declared >= 0 else len(body)
+            framing = b"" if status in _BODYLESS else b"content-length: %d\r\n" % length
+            body = b""
+        else:
+            framing = b"content-length: %d\r\n" % len(body)
+        self._transport.write(self._head_bytes(exchange, status, block, framing, close=close) + body)
+        self._answered(exchange, close=close)
+
+    def write_head(self, exchange: RequestExchange, status: int, block: bytes, declared: int) -> bool:
+        """The head of a streamed response; returns whether the body goes out in chunks."""
+        chunked = False
+        framing = b""
+        if declared >= 0:
+            framing = b"content-length: %d\r\n" % declared
+        elif status not in _BODYLESS:
+            chunked = exchange.head.http_version == "1.1"
+            framing = b"transfer-encoding: chunked\r\n" if chunked else b""
+        exchange.closes = self._closes_after(exchange) or (not framing and status not in _BODYLESS)
+        self._write_soon(self._head_bytes(exchange, status, block, framing, close=exchange.closes))
+        return chunked and exchange.head.method != "HEAD"
+
+    def write_piece(self, data: bytes) -> None:
+        """Part of a streamed response; pieces of one turn of the loop leave together."""
+        self._write_soon(data)
+
+    def stream_ended(self, exchange: RequestExchange) -> None:
+        self._flush()
+        self._answered(exchange, close=exchange.closes or not exchange.body_complete)
+
+    def abort(self) -> None:
+        """Cut the connection: the client must not take what it has for the whole."""
+        self._flush()
+        self._current = None
+        self._transport.close()
+
+    def _head_bytes(
+        self, exchange: RequestExchange, status: int, block: bytes, framing: bytes, *, close: bool
+    ) -> bytes:
+        request_id = b"" if b"x-request-id:" in block else exchange.request_id_line
+        connection = b""
+        if close:
+            connection = b"connection: close\r\n"
+        elif exchange.head.http_version == "1.0":
+            connection = b"connection: keep-alive\r\n"
+        return b"".join(
+            (status_line(status), block, framing, self._handler.date_line, request_id, connection, b"\r\n")
+        )
+
+    def _closes_after(self, exchange: RequestExchange) -> bool:
+        self._served += 1
+        return (
+            not exchange.head.keep_alive
+            or not exchange.body_complete
+            or self._handler.draining
+            or self._served >= self._limits.keep_alive_requests
+        )
+
+    def _answered(self, exchange: RequestExchange, *, close: bool) -> None:
+        if exchange is not self._current:
+            return
+        self._current = None
+        if close:
+            self._receiving = None
+            self._transport.close()
+            return
+        if self._pipeline:
+            # Not from here: an answer made at once would recurse as deep as the client pipelines.
+            self._loop.call_soon(self._next_of_pipeline)
+        else:
+            self.deadline = self._loop.time() + self._limits.keep_alive_timeout_s
+
+    def _next_of_pipeline(self) -> None:
+        if self._current is not None or not self._pipeline or self._transport.is_closing():
+            return
+        exchange = self._current = self._pipeline.popleft()
+        if not self._pipeline:
+            self._transport.resume_reading()
+        if exchange.body_complete:
+            self._begin_or_continue(exchange)
+        else:
+            self._begin_if_large(exchange)
+
+    def _write_soon(self, data: bytes) -> None:
+        self._out.append(data)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        if self._out and not self._transport.is_closing():
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+    # --- ends -------------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """No request is being answered or coming in."""
+        return self._current is None and self._parser.between_requests
+
+    def _refuse(self, error: BadRequest) -> None:
+        """Malformed or over a limit: say so if nothing else is being said, and close."""
+        current = self._current
+        if current is None or current is self._receiving:
+            self._plain_answer(error.status, error.message)
+        self._current = None
+        self._receiving = None
+        self._transport.close()
+        if current is not None:
+            current.client_gone()
+
+    def _plain_answer(self, status: int, text: str) -> None:
+        body = text.encode() + b"\n"
+        self._transport.write(
+            b"%scontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n%s"
+            % (status_line(status), len(body), self._handler.date_line, body)
+        )
+
+    def timed_out(self) -> None:
+        """The deadline passed. A client that was sending gets 408; an idle one is just closed."""
+        current = self._current
+        if self._receiving is not None or not self._parser.between_requests:
+            if current is None or (current is self._receiving and not current.response_started):
+                self._plain_answer(408, "The request did not arrive in time.")
+        self._current = None
+        self._receiving = None
+        self._transport.close()
+        if current is not None:
+            current.client_gone()
+
+    def close_if_idle(self) -> None:
+        if self.idle:
+            self._transport.close()
+
+
+def _address(value: object) -> tuple[str, int] | None:
+    if isinstance(value, tuple):
+        pair = cast("tuple[object, ...]", value)
+        if len(pair) >= 2 and isinstance(pair[0], str) and isinstance(pair[1], int):
+            return pair[0], pair[1]
+    return None

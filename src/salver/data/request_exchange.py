@@ -1,0 +1,206 @@
+"""One HTTP request on its way through the proxy: from the client's connection to a replica and back."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from salver.data.context import accept_request_id
+from salver.data.http1 import RequestHead
+from salver.data.router import ReplicaLink
+from salver.errors import BackPressureError
+from salver.wire.frames import END, Frame, Kind
+from salver.wire.messages import RequestMeta, decode_credit, decode_response, encode, encode_credit
+
+if TYPE_CHECKING:
+    from salver.data.http_server import HTTPConnection
+
+INLINE_BODY_BYTES = 64 * 1024
+"""A body up to this size is received whole and sent with the REQUEST frame."""
+
+_READ_AHEAD_BYTES = 256 * 1024
+_TEXT = b"content-type: text/plain; charset=utf-8\r\n"
+
+
+class RequestExchange:
+    """An ``Exchange`` for the router, fed by an HTTPConnection.
+
+    A body that streams is not sent before the replica granted credit for it: until then it is all here, so that
+    a request that was answered BUSY can start elsewhere from its first byte.
+    """
+
+    __slots__ = (
+        "_body",
+        "_body_credit",
+        "_chunked",
+        "_connection",
+        "_headless",
+        "_held",
+        "_link",
+        "_owed",
+        "_reading_paused",
+        "_stream",
+        "abandoned",
+        "app",
+        "begun",
+        "body_complete",
+        "closes",
+        "head",
+        "request_id",
+        "response_started",
+        "root_path",
+        "streams_body",
+    )
+
+    def __init__(self, connection: HTTPConnection, head: RequestHead) -> None:
+        self._connection = connection
+        self.head = head
+        self.request_id = accept_request_id(head.request_id)
+        self.body_complete = False
+        self.streams_body = head.chunked or (head.content_length or 0) > INLINE_BODY_BYTES
+        self.begun = False
+        self.abandoned = False
+        self.closes = False
+        self.response_started = False
+        self.app = ""
+        self.root_path = ""
+        self._body: deque[bytes] = deque()
+        self._held = 0
+        self._body_credit = 0
+        self._reading_paused = False
+        self._link: ReplicaLink | None = None
+        self._stream = 0
+        self._chunked = False
+        self._headless = head.method == "HEAD"
+        self._owed = 0
+
+    @property
+    def request_id_line(self) -> bytes:
+        return b"x-request-id: %s\r\n" % self.request_id.encode()
+
+    # --- the request, from the client -------------------------------------------------------------------
+
+    def body_received(self, chunk: bytes) -> None:
+        self._body.append(chunk)
+        self._held += len(chunk)
+        if self.streams_body:
+            self.pump_body()
+            if self._held > _READ_AHEAD_BYTES and not self._reading_paused:
+                self._reading_paused = True
+                self._connection.pause_reading()
+
+    def pump_body(self) -> None:
+        """Send as much of the body as the replica granted."""
+        link = self._link
+        if link is None or link.channel is None or not self.streams_body:
+            return
+        while self._body and self._body_credit > 0:
+            chunk = self._body.popleft()
+            self._held -= len(chunk)
+            self._body_credit -= len(chunk)
+            last = END if self.body_complete and not self._body else 0
+            link.channel.send(Kind.BODY, self._stream, b"", chunk, last)
+            if last:
+                return
+        if self.body_complete and not self._body and self._body_credit > 0:
+            self._body_credit = 0
+            link.channel.send(Kind.BODY, self._stream, b"", b"", END)
+        if self._reading_paused and self._held <= _READ_AHEAD_BYTES // 2:
+            self._reading_paused = False
+            self._connection.resume_reading()
+
+    def client_gone(self) -> None:
+        """The client hung up: whatever runs for it stops."""
+        self.abandoned = True
+        if self._link is not None:
+            self._link.cancel(self._stream)
+            self._link = None
+
+    def client_caught_up(self) -> None:
+        """The client read what was written: let the replica send more."""
+        if self._owed and self._link is not None and self._link.channel is not None:
+            self._link.channel.send(Kind.CREDIT, self._stream, encode_credit(self._owed))
+            self._owed = 0
+
+    # --- Exchange: to and from the replica --------------------------------------------------------------
+
+    def dispatch(self, link: ReplicaLink, stream: int) -> None:
+        self._link = link
+        self._stream = stream
+        self._body_credit = 0
+        head = self.head
+        connection = self._connection
+        meta = RequestMeta(
+            head.method,
+            head.target,
+            head.headers,
+            self.request_id,
+            head.http_version,
+            self.root_path,
+            self.app,
+            "http",
+            connection.client,
+            connection.server,
+        )
+        channel = link.channel
+        assert channel is not None
+        if self.streams_body:
+            channel.send(Kind.REQUEST, stream, encode(meta))
+        else:
+            body = self._body
+            payload = body[0] if len(body) == 1 else b"".join(body)
+            channel.send(Kind.REQUEST, stream, encode(meta), payload, END)
+
+    def frame_received(self, frame: Frame) -> None:
+        kind = frame.kind
+        if kind == Kind.RESPONSE:
+            self._link = None
+            meta = decode_response(frame.meta)
+            self._connection.write_whole(
+                self, meta.status, meta.header_block, bytes(frame.payload), meta.content_length
+            )
+        elif kind == Kind.DATA:
+            self._data(frame)
+        elif kind == Kind.HEAD:
+            meta = decode_response(frame.meta)
+            self.response_started = True
+            self._chunked = self._connection.write_head(self, meta.status, meta.header_block, meta.content_length)
+        elif kind == Kind.CREDIT:
+            self._body_credit += decode_credit(frame.meta)
+            self.pump_body()
+        else:
+            self._link = None
+            self._broken(500, "Internal Server Error")
+
+    def _data(self, frame: Frame) -> None:
+        payload = bytes(frame.payload)
+        if payload and not self._headless:
+            self._connection.write_piece(b"%x\r\n%s\r\n" % (len(payload), payload) if self._chunked else payload)
+        if frame.flags & END:
+            self._link = None
+            if self._chunked:
+                self._connection.write_piece(b"0\r\n\r\n")
+            self._connection.stream_ended(self)
+            return
+        self._owed += len(payload)
+        if self._connection.writable:
+            self.client_caught_up()
+
+    def replica_lost(self, replica_id: str) -> None:
+        self._link = None
+        self._broken(502, "The replica died while it handled this request.")
+
+    def refused(self, error: Exception) -> None:
+        status = error.status_code if isinstance(error, BackPressureError) else 503
+        self.answer(status, str(error), b"retry-after: 1\r\n" if status == 503 else b"")
+
+    def _broken(self, status: int, text: str) -> None:
+        if self.response_started:
+            self._connection.abort()
+        else:
+            self.answer(status, text)
+
+    def answer(self, status: int, text: str, extra: bytes = b"", content_type: bytes = _TEXT) -> None:
+        """Answer from the proxy itself."""
+        if not self.abandoned:
+            self._connection.write_whole(self, status, content_type + extra, text.encode(), -1)

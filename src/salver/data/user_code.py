@@ -1,0 +1,120 @@
+"""The user's class or function inside a replica: constructed once, then called.
+
+``async def`` runs on the replica's event loop. ``def`` runs in a pool of as many threads as the replica has slots,
+with the request's context variables. The constructor runs on the loop's thread, so that libraries that bind to a
+thread find it again in ``async def`` methods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, cast
+
+from salver.errors import ServeException
+from salver.wire.payload import load_definition
+
+
+class MethodMissing(ServeException):
+    """The caller named a method that the user's object does not have."""
+
+
+class UnexpectedGenerator(ServeException, TypeError):
+    """A generator came back from a call that did not ask to stream."""
+
+
+class UserCode:
+    """One user object and how to call it. Make it with ``construct``."""
+
+    def __init__(self, target: Any, *, is_function: bool, threads: int, name: str) -> None:
+        self.target = target
+        self._is_function = is_function
+        self._name = name
+        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=f"salver-{name}")
+        self._methods: dict[str, tuple[Callable[..., Any], bool]] = {}
+        self.http_handler: Callable[..., Any] | None = None
+        self.http_handler_is_async = False
+        self.http_takes_request = True
+        self._find_http_handler()
+
+    @classmethod
+    async def construct(cls, definition: bytes, *, threads: int, name: str) -> UserCode:
+        """Unpickle the definition and build the user's object; whatever the user's code raises comes out."""
+        func_or_class, args, kwargs = load_definition(definition)
+        if not isinstance(func_or_class, type):
+            return cls(func_or_class, is_function=True, threads=threads, name=name)
+        user_class = cast("type[Any]", func_or_class)
+        if inspect.iscoroutinefunction(user_class.__init__):
+            target = user_class.__new__(user_class, *args, **kwargs)
+            await target.__init__(*args, **kwargs)
+        else:
+            target = user_class(*args, **kwargs)
+        return cls(target, is_function=False, threads=threads, name=name)
+
+    def _find_http_handler(self) -> None:
+        handler = self.target if self._is_function else getattr(self.target, "__call__", None)  # noqa: B004
+        if handler is None:
+            return
+        self.http_handler = handler
+        self.http_handler_is_async = _is_async(handler)
+        try:
+            self.http_takes_request = bool(inspect.signature(handler).parameters)
+        except (TypeError, ValueError):  # a C function tells nothing: give it the request
+            self.http_takes_request = True
+
+    async def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A handle call. Raises MethodMissing, UnexpectedGenerator, or what the user's code raises."""
+        function, is_async = self._methods.get(method) or self._find_method(method)
+        if is_async:
+            result = await function(*args, **kwargs)
+        else:
+            result = await self.in_thread(function, *args, **kwargs)
+            if inspect.isawaitable(result):
+                result = await result
+        if inspect.isgenerator(result) or inspect.isasyncgen(result):
+            raise UnexpectedGenerator(
+                f"Method '{method}' returned a generator. You must use `handle.options(stream=True)` "
+                "to call generators on a deployment."
+            )
+        return result
+
+    def _find_method(self, method: str) -> tuple[Callable[..., Any], bool]:
+        function = self.target if self._is_function and method == "__call__" else getattr(self.target, method, None)
+        if self._is_function and method != "__call__":
+            function = None
+        if not callable(function):
+            raise MethodMissing(
+                f"Tried to call a method '{method}' that does not exist. Available methods: {self._available()}."
+            )
+        self._methods[method] = found = (function, _is_async(function))
+        return found
+
+    def _available(self) -> list[str]:
+        if self._is_function:
+            return ["__call__"]
+        names = [name for name in dir(self.target) if not name.startswith("_") or name == "__call__"]
+        return [name for name in names if callable(getattr(self.target, name, None))]
+
+    async def in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run ``function`` in the pool, with this task's context variables."""
+        context = contextvars.copy_context()
+        call = partial(context.run, function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+
+    def close(self) -> None:
+        """Stop the pool without waiting for what still runs in it."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _is_async(function: Any) -> bool:
+    """Whether calling it gives a coroutine or an asynchronous generator at once, without blocking."""
+    candidates = [function, getattr(function, "__func__", None), getattr(type(function), "__call__", None)]
+    return any(
+        inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate)
+        for candidate in candidates
+        if candidate is not None
+    )

@@ -1,0 +1,83 @@
+"""What the controller needs of an engine: start a replica's process, kill it, hear of its end, find what runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from msgspec import Struct
+
+from salver.records import DeploymentId
+
+
+class ReplicaProcess(Struct, frozen=True):
+    """A replica's process, wanted or running.
+
+    Attributes:
+        replica_id: ``app#deployment#suffix``, unique for the life of the instance.
+        deployment, version: what it serves; only the controller cares.
+        slot: its place on the load board.
+        pid, address: known once it runs; the address can be dialled from then on.
+    """
+
+    replica_id: str
+    deployment: DeploymentId
+    version: str
+    slot: int
+    pid: int = 0
+    address: str = ""
+
+
+class Started(Struct, frozen=True, tag=True):
+    """``start`` worked, or the process was running already."""
+
+    process: ReplicaProcess
+
+
+class NotStarted(Struct, frozen=True, tag=True):
+    """``start`` failed; there is no process."""
+
+    replica_id: str
+    reason: str
+
+
+class Exited(Struct, frozen=True, tag=True):
+    """The process is gone, by our doing or not; ``cause`` is for people."""
+
+    replica_id: str
+    cause: str
+
+
+EngineEvent = Started | NotStarted | Exited
+
+
+class Engine(Protocol):
+    """Places and supervises processes. Every method is idempotent; outcomes arrive as events."""
+
+    def open(self, on_event: Callable[[EngineEvent], None]) -> None:
+        """Begin to deliver events, on the running loop. Called once, before anything else."""
+        ...
+
+    async def processes(self) -> list[ReplicaProcess]:
+        """Every replica process that runs now."""
+        ...
+
+    async def proxy_pids(self) -> list[int]:
+        """The processes of the HTTP ingress."""
+        ...
+
+    def start(self, process: ReplicaProcess) -> None:
+        """Start it. Outcome: Started or NotStarted."""
+        ...
+
+    def kill(self, replica_id: str) -> None:
+        """End it and its children at once. Outcome: Exited; unknown ids are fine and give Exited too."""
+        ...
+
+    async def where(self, replica_id: str) -> str:
+        """Where its main thread is now, as a Python traceback; empty when it cannot be told."""
+        ...
+
+    async def close(self) -> None:
+        """Stop delivering events. Processes of a supervisor outlive this; processes of the memory engine do not."""
+        ...

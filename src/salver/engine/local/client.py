@@ -1,0 +1,124 @@
+"""The controller's side of the supervisor: an ``Engine`` over the inherited socket."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from salver.engine.interface import EngineEvent, ReplicaProcess
+from salver.engine.local.link import (
+    DumpStack,
+    KillProcess,
+    ListProcesses,
+    MessageReader,
+    ProcessList,
+    StartProcess,
+    ToController,
+    ToSupervisor,
+    encode_message,
+)
+
+_STACK_WITHIN_S = 1.0
+
+
+class LocalEngine(asyncio.Protocol):
+    """Asks the supervisor to fork and kill.
+
+    Args:
+        link: the inherited end of the socket pair.
+        folder: the instance's folder, where stacks are dumped.
+    """
+
+    def __init__(self, link: socket.socket, folder: Path) -> None:
+        self._link = link
+        self._folder = folder
+        self._reader: MessageReader[ToController] = MessageReader(ToController)
+        self._transport: asyncio.Transport | None = None
+        self._opening: asyncio.Task[object] | None = None
+        self._on_event: Callable[[EngineEvent], None] | None = None
+        self._unsent: list[bytes] = []
+        self._lists: list[asyncio.Future[ProcessList]] = []
+        self._closed = False
+
+    # --- Engine -----------------------------------------------------------------------------------------
+
+    def open(self, on_event: Callable[[EngineEvent], None]) -> None:
+        self._on_event = on_event
+        loop = asyncio.get_running_loop()
+        self._opening = loop.create_task(loop.create_unix_connection(lambda: self, sock=self._link))
+
+    async def processes(self) -> list[ReplicaProcess]:
+        return list((await self._list()).processes)
+
+    async def proxy_pids(self) -> list[int]:
+        return list((await self._list()).proxy_pids)
+
+    async def _list(self) -> ProcessList:
+        answer: asyncio.Future[ProcessList] = asyncio.get_running_loop().create_future()
+        self._lists.append(answer)
+        self._send(ListProcesses())
+        return await answer
+
+    def start(self, process: ReplicaProcess) -> None:
+        self._send(StartProcess(process))
+
+    def kill(self, replica_id: str) -> None:
+        self._send(KillProcess(replica_id))
+
+    async def where(self, replica_id: str) -> str:
+        path = stack_file(self._folder, replica_id)
+        try:
+            before = path.stat().st_size
+        except OSError:
+            return ""
+        self._send(DumpStack(replica_id))
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _STACK_WITHIN_S
+        while loop.time() < deadline:  # the writer is a signal handler: it cannot tell us when it is done
+            await asyncio.sleep(0.02)
+            text = path.read_bytes()[before:].decode(errors="replace")
+            if text.endswith("\n"):
+                return text
+        return ""
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._transport is not None:
+            self._transport.close()
+
+    # --- asyncio.Protocol -------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        for data in self._unsent:
+            self._transport.write(data)
+        self._unsent.clear()
+
+    def data_received(self, data: bytes) -> None:
+        for message in self._reader.feed(data):
+            if isinstance(message, ProcessList):
+                for answer in self._lists:
+                    if not answer.done():
+                        answer.set_result(message)
+                self._lists.clear()
+            elif self._on_event is not None:
+                self._on_event(message)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # The supervisor is gone; the parent-death signal ends this process too.
+        self._transport = None
+
+    def _send(self, message: ToSupervisor) -> None:
+        data = encode_message(message)
+        if self._transport is not None:
+            self._transport.write(data)
+        elif not self._closed:
+            self._unsent.append(data)
+
+
+def stack_file(folder: Path, replica_id: str) -> Path:
+    """Where a replica's faulthandler writes."""
+    return folder / f"stack-{replica_id.rsplit('#', 1)[-1]}.txt"

@@ -1,0 +1,190 @@
+"""Starts an instance: binds its sockets, makes its folder, spawns its supervisor.
+
+The sockets are bound here, in the caller's process, so that a port that is taken is an error at once and in the right
+place; and so that whoever dials before the other processes are up simply waits in the backlog.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from salver import __version__
+from salver.data.load_board import create_load_board
+from salver.engine.local.instance import Instance, InstanceInfo, create_instance
+from salver.errors import StartupError
+
+_BACKLOG = 2048
+_SUPERVISOR = "from salver.engine.local.supervisor import main; main()"
+
+
+class LaunchedInstance:
+    """An instance that this process started, and that ends with it.
+
+    ``stop`` asks politely and waits; the operating system does the rest if this process just dies.
+    """
+
+    def __init__(
+        self, instance: Instance, process: subprocess.Popen[bytes], lifeline: int, *, detached: bool
+    ) -> None:
+        self.instance = instance
+        self._process = process
+        self._lifeline: int | None = lifeline
+        self.detached = detached
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def stop(self, timeout_s: float = 60.0) -> None:
+        """Drain and end everything; after ``timeout_s`` seconds end it at once. May be called twice."""
+        if self.alive:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                pass
+        self.kill()
+
+    def kill(self) -> None:
+        """End everything at once. May be called twice."""
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+            self._lifeline = None
+            if self.detached and self.alive:  # it does not watch us: a second SIGTERM means now
+                self._process.send_signal(signal.SIGTERM)
+                self._process.send_signal(signal.SIGTERM)
+            self._process.wait(10.0)
+            self.instance.remove()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the supervisor to end; whether it did."""
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+def launch(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    proxies: int = 1,
+    name: str | None = None,
+    detached: bool = False,
+) -> LaunchedInstance:
+    """Start an instance; it serves within milliseconds of this call's return.
+
+    Args:
+        host, port: of the HTTP ingress; port 0 lets the system choose.
+        proxies: how many processes share it.
+        name: of the instance; default the port's number.
+        detached: it outlives this process, and writes its logs to its folder instead of this terminal.
+
+    Raises:
+        StartupError: the address cannot be had; the message says who has it, where that can be known.
+    """
+    with ExitStack() as undo:
+        http = undo.enter_context(_listen(host, port))
+        actual_port: int = http.getsockname()[1]
+        instance, lock = _new_instance(name, actual_port)
+        undo.callback(os.close, lock)
+        undo_on_error = undo.enter_context(ExitStack())
+        undo_on_error.callback(instance.remove)
+        instance.key_file.touch(mode=0o600)
+        instance.key_file.write_bytes(secrets.token_bytes(32))
+        create_load_board(instance.board)
+        control = undo.enter_context(_listen_unix(instance.control_socket))
+        routing = undo.enter_context(_listen_unix(instance.routing_socket))
+        life_read, life_write = os.pipe()
+        undo.callback(os.close, life_read)
+        output = undo.enter_context((instance.folder / "log.txt").open("ab")) if detached else None
+        fds = [life_read, lock, control.fileno(), routing.fileno(), http.fileno()]
+        starter = 0 if detached else os.getpid()
+        numbers = [proxies, life_read, lock, starter, control.fileno(), routing.fileno(), http.fileno()]
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [sys.executable, "-P", "-c", _SUPERVISOR, str(instance.folder), *map(str, numbers)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=fds,
+            start_new_session=True,
+        )
+        info = InstanceInfo(instance.name, process.pid, host, actual_port, proxies, time.time(), __version__)
+        _write_atomically(instance.info_file, msgspec.json.encode(info))
+        undo_on_error.pop_all()
+        return LaunchedInstance(instance, process, life_write, detached=detached)
+
+
+def _new_instance(name: str | None, port: int) -> tuple[Instance, int]:
+    if name is not None:
+        try:
+            return create_instance(name)
+        except FileExistsError as error:
+            raise StartupError(f"an instance named '{name}' is running already") from error
+    try:
+        return create_instance(str(port))
+    except FileExistsError:  # the same port on another address
+        return create_instance(f"{port}-{secrets.token_hex(2)}")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise StartupError(f"cannot listen on {host!r}: {error.strerror}") from error
+    listening = socket.socket(family, kind)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise StartupError(_why_not_bound(host, port, error)) from error
+    return listening
+
+
+def _why_not_bound(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        holder = _holder_of(port)
+        return f"port {port} on {host} is in use{holder}: choose another with --port, or stop that process"
+    if error.errno == errno.EACCES:
+        return f"port {port} needs privileges: choose one above 1023 with --port"
+    return f"cannot listen on {host}:{port}: {error.strerror}"
+
+
+def _holder_of(port: int) -> str:
+    """`` by python (pid 123)`` when we may know it."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return f" by '{psutil.Process(connection.pid).name()}' (pid {connection.pid})"
+    except (psutil.Error, AttributeError):
+        pass
+    return ""
+
+
+def _listen_unix(path: Path) -> socket.socket:
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(str(path))
+    path.chmod(0o600)
+    listening.listen(_BACKLOG)
+    return listening
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_bytes(data)
+    temporary.rename(path)

@@ -1,0 +1,82 @@
+"""What a forked child does before it becomes what it is: cut the ties to its siblings, tie its life to the parent's."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn, TextIO, cast
+
+from setproctitle import setproctitle
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def become_subreaper() -> None:
+    """Orphans of our descendants become our children, so that we can reap them."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def fork(title: str, main: Callable[[], None], *, close: list[int]) -> int:
+    """Run ``main`` in a child and return its pid.
+
+    The child is killed when the parent's thread that called this ends, so call it from the main thread only. It leads
+    a session and process group of its own: killing the group ends what user code left behind.
+
+    Args:
+        title: what ``ps`` shows.
+        close: descriptors of the parent that the child must not keep.
+    """
+    parent = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    _child(title, main, close, parent)
+
+
+def _child(title: str, main: Callable[[], None], close: list[int], parent: int) -> NoReturn:
+    code = 1
+    try:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)  # the parent died between fork and prctl
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for descriptor in close:
+            os.close(descriptor)
+        setproctitle(title)
+        for stream in (sys.stdout, sys.stderr):
+            cast(TextIO, stream).reconfigure(line_buffering=True)  # type: ignore[attr-defined]
+        main()
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except BaseException:  # noqa: BLE001 - the last frame of a process: nothing may run past it
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+
+
+def exit_cause(status: int, code: int) -> str:
+    """What ``waitid`` reported, for people."""
+    if status in {os.CLD_KILLED, os.CLD_DUMPED}:
+        try:
+            return f"killed by {signal.Signals(code).name}"
+        except ValueError:
+            return f"killed by signal {code}"
+    return f"exited with code {code}"

@@ -1,0 +1,111 @@
+"""What each forked process runs: an event loop, one object of the data or control plane, and a clean end on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from importlib import import_module
+from typing import Any
+
+import uvloop
+
+from salver.data.channel import connect_unix
+from salver.data.context import request_context
+from salver.data.current import serve_calls_from
+from salver.data.http_limits import HTTPLimits
+from salver.data.load_board import LoadBoard
+from salver.data.proxy import Proxy
+from salver.data.replica import Replica
+from salver.engine.interface import ReplicaProcess
+from salver.engine.local.client import stack_file
+from salver.engine.local.instance import Instance
+from salver.records import CodeContext
+from salver.telemetry.logs import configure_logging
+from salver.wire.messages import PROTOCOL_VERSION, Hello
+
+logger = logging.getLogger("salver.engine")
+
+
+def run_proxy(instance: Instance, key: bytes, sockets: list[socket.socket]) -> None:
+    """The HTTP ingress, on sockets that listen already."""
+    configure_logging("proxy", str(os.getpid()))
+    uvloop.run(_proxy(instance, key, sockets))
+
+
+async def _proxy(instance: Instance, key: bytes, sockets: list[socket.socket]) -> None:
+    terminated = on_sigterm()
+    proxy = Proxy(
+        connect=connect_unix,
+        controller_address=instance.routing_address,
+        hello=Hello(PROTOCOL_VERSION, key, "proxy"),
+        board=LoadBoard(instance.board),
+        limits=HTTPLimits(),
+    )
+    await proxy.start(sockets)
+    await terminated.wait()
+    await proxy.drain()
+    await proxy.stop()
+
+
+def run_replica(instance: Instance, key: bytes, process: ReplicaProcess, listening: socket.socket) -> None:
+    """One replica, on its own listening socket."""
+    os.environ["SALVER_INSTANCE_FOLDER"] = str(instance.folder)
+    configure_logging("replica", process.replica_id, request_id=lambda: request_context.get().request_id)
+    with stack_file(instance.folder, process.replica_id).open("a") as stacks:
+        faulthandler.enable(stacks)  # a crash in native code leaves a trace
+        faulthandler.register(signal.SIGUSR2, stacks, all_threads=False)
+        uvloop.run(_replica(instance, key, process, listening))
+
+
+async def _replica(instance: Instance, key: bytes, process: ReplicaProcess, listening: socket.socket) -> None:
+    terminated = on_sigterm()
+    board = LoadBoard(instance.board)
+    replica = Replica(key=key, board=board, slot=process.slot, prepare=make_importable)
+    stop_calls = serve_calls_from(
+        connect=connect_unix,
+        controller_address=instance.routing_address,
+        hello=Hello(PROTOCOL_VERSION, key, process.replica_id),
+        board=board,
+    )
+    server = await asyncio.get_running_loop().create_unix_server(replica.accept, sock=listening)
+    told_to_drain = asyncio.create_task(terminated.wait())
+    drained = asyncio.create_task(replica.drained.wait())
+    await asyncio.wait({told_to_drain, drained}, return_when=asyncio.FIRST_COMPLETED)
+    told_to_drain.cancel()
+    replica.drain()
+    await drained
+    server.close()
+    await replica.close()
+    await stop_calls()
+
+
+def run_controller(instance: Instance, key: bytes, link: socket.socket, control: socket.socket, routing: socket.socket,
+                   epoch: int) -> None:
+    """The controller; imported by name, for it is a layer above this one."""
+    configure_logging("controller", str(os.getpid()))
+    main: Callable[..., Coroutine[Any, Any, None]] = import_module("salver.controller.process").main
+    uvloop.run(main(instance, key, link, control, routing, epoch))
+
+
+def make_importable(code: CodeContext) -> None:
+    """Give this process the import path and the folder of the process that built the application."""
+    if code.cwd:
+        os.chdir(code.cwd)
+    own = [entry for entry in sys.path if entry not in code.sys_path]
+    sys.path[:] = [*code.sys_path, *own]
+    for place in code.setup:
+        module, _, name = place.partition(":")
+        getattr(import_module(module), name)()
+
+
+def on_sigterm() -> asyncio.Event:
+    """An event that SIGTERM sets."""
+    event = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, event.set)
+    return event

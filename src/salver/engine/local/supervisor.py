@@ -1,0 +1,423 @@
+"""The supervisor: forks every other process of an instance, and ends them.
+
+It is small on purpose. No user code, no network input, no threads and no event loop (a ``selectors`` loop), so that
+``fork`` is safe at any time; the modules of all roles are imported once, before the first fork, so that a child starts
+in milliseconds and shares their memory. It owns the listening sockets: a proxy or controller that dies leaves the
+connections that wait to be accepted to its successor.
+
+It ends with its last reason to live: the process that started it (watched by pidfd and by a pipe), or SIGTERM. On
+SIGTERM proxies finish what they have, then the controller stops deciding, then replicas finish; a second SIGTERM ends everything at once.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from salver.engine.interface import Exited, NotStarted, ReplicaProcess, Started
+from salver.engine.local.instance import Instance
+from salver.engine.local.link import (
+    DumpStack,
+    KillProcess,
+    ListProcesses,
+    MessageReader,
+    ProcessList,
+    StartProcess,
+    ToController,
+    ToSupervisor,
+    encode_message,
+)
+from salver.engine.local.process import become_subreaper, exit_cause, fork
+from salver.engine.local.roles import run_controller, run_proxy, run_replica
+
+_GRACE_S = 21.0
+_HEALTHY_S = 10.0
+_BACKOFF_FIRST_S = 0.1
+_BACKOFF_MOST_S = 30.0
+_STOP_ORDER = ("proxy", "controller", "replica")
+
+
+class Child:
+    """A forked process. ``replica`` is None for the controller and the proxies."""
+
+    def __init__(self, role: str, pid: int, number: int = 0, replica: ReplicaProcess | None = None) -> None:
+        self.role = role
+        self.pid = pid
+        self.number = number
+        self.replica = replica
+        self.started_at = time.monotonic()
+
+
+class Restart:
+    """When a controller or proxy may be started again: at once the first time, then later and later."""
+
+    def __init__(self) -> None:
+        self._delay = 0.0
+
+    def after(self, child: Child) -> float:
+        lived = time.monotonic() - child.started_at
+        self._delay = 0.0 if lived > _HEALTHY_S else min(max(self._delay * 2, _BACKOFF_FIRST_S), _BACKOFF_MOST_S)
+        return self._delay if lived <= _HEALTHY_S and self._delay > _BACKOFF_FIRST_S else 0.0
+
+
+class Supervisor:
+    """One instance's root process.
+
+    Args:
+        instance: its folder.
+        http: sockets that listen for clients; control, routing: that listen for our own processes.
+        proxies: how many proxies share the HTTP sockets.
+        lifeline: end of a pipe whose other end the starting process holds.
+        starter: pid of the starting process.
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        *,
+        http: list[socket.socket],
+        control: socket.socket,
+        routing: socket.socket,
+        proxies: int,
+        lifeline: int,
+        lock: int,
+        starter: int,
+    ) -> None:
+        self._instance = instance
+        self._key = instance.key()
+        self._http = http
+        self._control = control
+        self._routing = routing
+        self._proxies = proxies
+        self._lifeline = lifeline
+        self._lock = lock
+        self._starter = starter
+        self._children: dict[int, Child] = {}
+        self._replicas: dict[str, Child] = {}
+        self._restarts: dict[tuple[str, int], Restart] = {}
+        self._due: list[tuple[float, Callable[[], None]]] = []
+        self._epoch = 0
+        self._link: socket.socket | None = None
+        self._reader: MessageReader[ToSupervisor] = MessageReader(ToSupervisor)
+        self._selector = selectors.DefaultSelector()
+        self._stopping: str | None = None
+        self._over = False
+
+    # --- the loop ---------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Start everything, watch it, return when all of it has ended."""
+        become_subreaper()
+        self._watch_signals()
+        self._watch_starter()
+        self._start_controller()
+        for number in range(self._proxies):
+            self._start_proxy(number)
+        while not self._over:
+            for key, _ in self._selector.select(self._timeout()):
+                key.data()
+            self._run_due()
+
+    def _watch_signals(self) -> None:
+        self._signals, writer = socket.socketpair()
+        self._signals.setblocking(False)
+        writer.setblocking(False)
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        self._signal_writer = writer
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the command line to interpret
+        self._selector.register(self._signals, selectors.EVENT_READ, self._read_signals)
+
+    def _watch_starter(self) -> None:
+        """Two ways to see the starter die: the pipe, and a pidfd for when a fork of it still holds the pipe."""
+        if not self._starter:
+            self._starter_fd = os.open(os.devnull, os.O_RDONLY)  # detached: nobody's end is ours
+            return
+        self._selector.register(self._lifeline, selectors.EVENT_READ, self._end_now)
+        try:
+            self._starter_fd = os.pidfd_open(self._starter)
+        except ProcessLookupError:
+            self._end_now()
+            return
+        self._selector.register(self._starter_fd, selectors.EVENT_READ, self._end_now)
+
+    def _read_signals(self) -> None:
+        numbers = set(self._signals.recv(4096))
+        if signal.SIGCHLD in numbers:
+            self._reap()
+        if signal.SIGTERM in numbers:
+            if self._stopping is None:
+                self._stop_next("proxy")
+            else:
+                self._end_now()
+
+    def _timeout(self) -> float | None:
+        return max(0.0, min(when for when, _ in self._due) - time.monotonic()) if self._due else None
+
+    def _run_due(self) -> None:
+        now = time.monotonic()
+        ready = [action for when, action in self._due if when <= now]
+        self._due = [entry for entry in self._due if entry[0] > now]
+        for action in ready:
+            action()
+
+    def _later(self, delay: float, action: Callable[[], None]) -> None:
+        self._due.append((time.monotonic() + delay, action))
+
+    # --- children ---------------------------------------------------------------------------------------
+
+    def _fork(self, role: str, title: str, main: Callable[[], None], *, keep: list[socket.socket], number: int = 0,
+              replica: ReplicaProcess | None = None) -> Child:
+        own: list[int] = [self._signals.fileno(), self._signal_writer.fileno(), self._lifeline, self._lock,
+                          self._starter_fd, self._selector_fd()]
+        shared: list[socket.socket] = [*self._http, self._control, self._routing]
+        if self._link is not None:
+            shared.append(self._link)
+        close = own + [each.fileno() for each in shared if each not in keep]
+        pid = fork(title, main, close=close)
+        child = self._children[pid] = Child(role, pid, number, replica)
+        return child
+
+    def _selector_fd(self) -> int:
+        assert isinstance(self._selector, selectors.EpollSelector)
+        return self._selector.fileno()
+
+    def _start_controller(self) -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(True)
+        self._epoch += 1
+        epoch = time.time_ns() // 1_000_000_000 * 1000 + self._epoch
+        instance, key, control, routing = self._instance, self._key, self._control, self._routing
+
+        def main() -> None:
+            ours.close()
+            run_controller(instance, key, theirs, control, routing, epoch)
+
+        self._fork("controller", "salver: controller", main, keep=[control, routing])
+        theirs.close()
+        self._link = ours
+        self._reader = MessageReader(ToSupervisor)
+        self._selector.register(ours, selectors.EVENT_READ, self._read_link)
+
+    def _start_proxy(self, number: int) -> None:
+        instance, key, http = self._instance, self._key, self._http
+        self._fork("proxy", "salver: proxy", lambda: run_proxy(instance, key, http), keep=http, number=number)
+
+    def _start_replica(self, process: ReplicaProcess) -> None:
+        existing = self._replicas.get(process.replica_id)
+        if existing is not None:
+            assert existing.replica is not None
+            self._tell(Started(existing.replica))
+            return
+        if self._stopping is not None:
+            self._tell(NotStarted(process.replica_id, "the instance is shutting down"))
+            return
+        try:
+            self._tell(Started(self._fork_replica(process)))
+        except OSError as error:
+            self._tell(NotStarted(process.replica_id, f"could not fork: {error.strerror}"))
+
+    def _fork_replica(self, process: ReplicaProcess) -> ReplicaProcess:
+        """Bind its socket first: whoever dials from now on waits in the backlog until the replica is up."""
+        path = self._socket_path(process.replica_id)
+        path.unlink(missing_ok=True)
+        instance, key = self._instance, self._key
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+            path.chmod(0o600)
+            listening.listen(256)
+            child = self._fork(
+                "replica",
+                f"salver: replica {process.replica_id}",
+                lambda: run_replica(instance, key, process, listening),
+                keep=[],
+                replica=process,
+            )
+        child.replica = ReplicaProcess(
+            process.replica_id, process.deployment, process.version, process.slot, child.pid, f"unix:{path}"
+        )
+        self._replicas[process.replica_id] = child
+        return child.replica
+
+    def _socket_path(self, replica_id: str) -> Path:
+        return self._instance.replica_sockets / replica_id.rsplit("#", 1)[-1]
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                # Peek first: while the leader is a zombie its process group cannot be anybody else's.
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if found is None:
+                return
+            child = self._children.pop(found.si_pid, None)
+            if child is not None:
+                _kill_group(found.si_pid)
+            os.waitid(os.P_PID, found.si_pid, os.WEXITED)
+            if child is not None:
+                self._child_ended(child, exit_cause(found.si_code, found.si_status))
+
+    def _child_ended(self, child: Child, cause: str) -> None:
+        if child.replica is not None:
+            replica_id = child.replica.replica_id
+            del self._replicas[replica_id]
+            self._socket_path(replica_id).unlink(missing_ok=True)
+            self._tell(Exited(replica_id, cause))
+        elif child.role == "controller":
+            self._drop_link()
+        if self._stopping is not None:
+            self._stop_next(self._stopping)
+        elif child.replica is None:
+            self._restart(child, cause)
+
+    def _restart(self, child: Child, cause: str) -> None:
+        delay = self._restarts.setdefault((child.role, child.number), Restart()).after(child)
+        print(f"salver: the {child.role} {cause}; starting it again", file=sys.stderr, flush=True)  # noqa: T201
+        self._later(delay, lambda: self._start_again(child))
+
+    def _start_again(self, child: Child) -> None:
+        if self._stopping is None:
+            if child.role == "controller":
+                self._start_controller()
+            else:
+                self._start_proxy(child.number)
+
+    # --- the controller ---------------------------------------------------------------------------------
+
+    def _read_link(self) -> None:
+        assert self._link is not None
+        try:
+            data = self._link.recv(256 * 1024)
+        except ConnectionError:
+            data = b""
+        if not data:
+            self._drop_link()
+            return
+        for message in self._reader.feed(data):
+            self._obey(message)
+
+    def _obey(self, message: ToSupervisor) -> None:
+        if isinstance(message, StartProcess):
+            self._start_replica(message.process)
+        elif isinstance(message, KillProcess):
+            child = self._replicas.get(message.replica_id)
+            if child is None:
+                self._tell(Exited(message.replica_id, "was not running"))
+            else:
+                _kill_group(child.pid)
+        elif isinstance(message, DumpStack):
+            child = self._replicas.get(message.replica_id)
+            if child is not None:
+                os.kill(child.pid, signal.SIGUSR2)
+        else:
+            assert isinstance(message, ListProcesses)
+            running = tuple(child.replica for child in self._replicas.values() if child.replica is not None)
+            proxies = tuple(child.pid for child in self._children.values() if child.role == "proxy")
+            self._tell(ProcessList(running, proxies))
+
+    def _tell(self, message: ToController) -> None:
+        """Events for a controller that is away are not kept: its successor asks what runs."""
+        if self._link is not None:
+            try:
+                self._link.sendall(encode_message(message))
+            except OSError:
+                self._drop_link()
+
+    def _drop_link(self) -> None:
+        if self._link is not None:
+            self._selector.unregister(self._link)
+            self._link.close()
+            self._link = None
+
+    # --- the end ----------------------------------------------------------------------------------------
+
+    def _stop_next(self, role: str) -> None:
+        """Ask all of ``role`` to end; when none is left, go on to the next role."""
+        first_time = self._stopping != role
+        self._stopping = role
+        remaining = [child for child in self._children.values() if child.role == role]
+        if remaining:
+            if first_time:
+                for child in remaining:
+                    os.kill(child.pid, signal.SIGTERM)
+                self._later(_GRACE_S, lambda: self._kill_role(role))
+            return
+        position = _STOP_ORDER.index(role) + 1
+        if position < len(_STOP_ORDER):
+            self._stop_next(_STOP_ORDER[position])
+        else:
+            self._finish()
+
+    def _kill_role(self, role: str) -> None:
+        for child in self._children.values():
+            if child.role == role:
+                _kill_group(child.pid)
+
+    def _end_now(self) -> None:
+        """Kill everything; nobody is left to be polite to."""
+        for child in self._children.values():
+            _kill_group(child.pid)
+        for pid in list(self._children):
+            os.waitid(os.P_PID, pid, os.WEXITED)
+        self._children.clear()
+        self._finish()
+
+    def _finish(self) -> None:
+        self._over = True
+        self._instance.remove()
+
+
+def _kill_group(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        try:  # it has not become a group leader yet
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def main() -> None:
+    """Entry point: ``supervisor FOLDER PROXIES LIFELINE LOCK STARTER CONTROL ROUTING HTTP...`` (descriptor numbers)."""
+    from gc import collect, freeze
+
+    from setproctitle import setproctitle
+
+    folder, *numbers = sys.argv[1:]
+    proxies, lifeline, lock, starter, control, routing, *http = [int(number) for number in numbers]
+    instance = Instance(Path(folder))
+    setproctitle(f"salver: supervisor {instance.name}")
+    _import_roles()
+    supervisor = Supervisor(
+        instance,
+        http=[socket.socket(fileno=number) for number in http],
+        control=socket.socket(fileno=control),
+        routing=socket.socket(fileno=routing),
+        proxies=proxies,
+        lifeline=lifeline,
+        lock=lock,
+        starter=starter,
+    )
+    collect()
+    freeze()  # the collector would touch, and so copy, every shared page in every child
+    supervisor.run()
+
+
+def _import_roles() -> None:
+    """Import what children will need, here, once."""
+    from importlib import import_module
+
+    for name in ("salver.serve", "salver.controller.process"):
+        import_module(name)
+
+
+if __name__ == "__main__":
+    main()

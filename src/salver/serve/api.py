@@ -1,0 +1,217 @@
+"""Run, look at and end applications from Python."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+from salver.controller.client import ControlRefused, ControlUnreachable
+from salver.data.context import replica_identity
+from salver.errors import ConfigurationError, ServeException, StartupError
+from salver.records import CodeContext
+from salver.serve.config import HTTPOptions
+from salver.serve.deployment import Application
+from salver.serve.graph import build_application
+from salver.serve.handle import DeploymentHandle
+from salver.serve.schema import ServeStatus, serve_status
+from salver.serve.session import (
+    Session,
+    close_session,
+    connected_session,
+    current_session,
+    join_session,
+    launch_session,
+)
+
+_POLL_S = 30.0
+_DELETE_WITHIN_S = 60.0
+
+
+def start(
+    *,
+    http_options: HTTPOptions | dict[str, Any] | None = None,
+    proxies: int = 1,
+    instance: str | None = None,
+) -> None:
+    """Start an instance that lives as long as this process, or join a running one.
+
+    Args:
+        http_options: ``host`` (default 127.0.0.1) and ``port`` (default 8000, 0 for any free one).
+        proxies: processes that share the HTTP port, default 1.
+        instance: name of a running instance to use instead.
+
+    Does nothing, with a warning, when this process already has an instance.
+
+    Raises:
+        StartupError: the address cannot be had.
+        ServeException: no instance of that name runs.
+    """
+    if current_session() is not None:
+        import warnings
+
+        warnings.warn("Serve is already running; the options of this start are ignored", UserWarning, stacklevel=2)
+        return
+    if instance is not None:
+        try:
+            join_session(instance)
+        except LookupError as error:
+            raise ServeException(str(error)) from error
+        return
+    options = HTTPOptions.model_validate(http_options or {})
+    launch_session(host=options.host, port=options.port, proxies=proxies)
+
+
+def run(
+    target: Application,
+    blocking: bool = False,
+    name: str = "default",
+    route_prefix: str | None = "/",
+) -> DeploymentHandle[Any]:
+    """Deploy an application, wait until it runs, and return a handle to its ingress.
+
+    Starts an instance on 127.0.0.1:8000 when this process has none. An application of the same name is updated in
+    place: what did not change goes on running.
+
+    Args:
+        target: what ``.bind()`` returned.
+        blocking: stay here until Ctrl-C, then end what this process started.
+        name: of the application.
+        route_prefix: path prefix of its HTTP requests; None to expose it to handles only.
+
+    Raises:
+        RuntimeError: a constructor failed; the message holds its traceback.
+        ConfigurationError: a wrong name or prefix, or one that another application has.
+        SerializationError: an argument cannot be sent to a replica.
+    """
+    if not isinstance(target, Application):
+        raise TypeError(
+            f"serve.run takes the Application that `.bind()` returns, but got: {type(target).__name__}."
+        )
+    spec = build_application(target, name=name, route_prefix=route_prefix, code=code_context())
+    session = current_session() or _default_session()
+    try:
+        session.control.deploy(spec)
+    except ControlRefused as error:
+        raise ConfigurationError(str(error)) from error
+    _wait_until_running(session, name)
+    handle: DeploymentHandle[Any] = DeploymentHandle(spec.ingress, name)
+    if replica_identity.get() is None:
+        session.call_site()
+    if blocking:
+        _block()
+    return handle
+
+
+def _default_session() -> Session:
+    return launch_session(host="127.0.0.1", port=8000)
+
+
+def code_context() -> CodeContext:
+    """Where this process finds modules, for replicas to do the same."""
+    here = os.getcwd()
+    paths = tuple(os.path.abspath(entry) if entry else here for entry in sys.path)
+    setup = ("salver.compat.ray:install",) if _ray_is_salver() else ()
+    return CodeContext(paths, here, setup)
+
+
+def _ray_is_salver() -> bool:
+    alias = sys.modules.get("ray")
+    return getattr(alias, "__salver_alias__", False) is True
+
+
+def _wait_until_running(session: Session, name: str) -> None:
+    while True:
+        try:
+            view = session.control.wait_settled(name, _POLL_S)
+        except ControlUnreachable as error:
+            raise StartupError(f"Salver's processes ended while application '{name}' was starting") from error
+        if view is None:
+            raise ServeException(f"Application '{name}' was deleted while it was starting.")
+        if view.status == "RUNNING":
+            return
+        if view.status == "DEPLOY_FAILED":
+            raise RuntimeError(f"Deploying application {name} failed: {view.message}")
+
+
+def _block() -> None:
+    try:
+        while current_session() is not None:
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        close_session()
+
+
+def status() -> ServeStatus:
+    """The state of every application of this process's instance, or of the only one that runs."""
+    return serve_status(connected_session().control.status())
+
+
+def delete(name: str, _blocking: bool = True) -> None:
+    """Delete an application: its requests finish, then its replicas end. Unknown names are fine.
+
+    Raises:
+        TimeoutError: it is not gone after 60 s.
+    """
+    wait_s = _DELETE_WITHIN_S if _blocking else 0.0
+    if not connected_session().control.delete(name, wait_s) and _blocking:
+        raise TimeoutError(f"Application '{name}' was not gone after {_DELETE_WITHIN_S:.0f} s.")
+
+
+def shutdown() -> None:
+    """End the instance that this process started or joined, with all its applications. May be called twice."""
+    session = current_session()
+    if session is not None and session.launched is None:
+        stop_instance(session.instance.info().pid)
+    close_session()
+
+
+def stop_instance(supervisor_pid: int, timeout_s: float = 60.0) -> bool:
+    """Ask a supervisor to end its instance; whether it has ended within ``timeout_s`` seconds."""
+    import select
+    import signal
+
+    try:
+        process = os.pidfd_open(supervisor_pid)
+    except ProcessLookupError:
+        return True
+    try:
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+        return bool(select.select([process], [], [], timeout_s)[0])
+    except ProcessLookupError:
+        return True
+    finally:
+        os.close(process)
+
+
+def get_app_handle(name: str) -> DeploymentHandle[Any]:
+    """A handle to the ingress of an application. Raises ServeException when there is none of that name."""
+    session = connected_session()
+    for view in session.control.status().applications:
+        if view.name == name and view.status != "DELETING":
+            return DeploymentHandle(view.ingress, name)
+    raise ServeException(f"Application '{name}' does not exist.")
+
+
+def get_deployment_handle(deployment_name: str, app_name: str | None = None) -> DeploymentHandle[Any]:
+    """A handle to a deployment.
+
+    Args:
+        app_name: its application; default, inside a replica, the replica's own.
+
+    Raises:
+        ServeException: no application was named outside a replica, or there is no such deployment.
+    """
+    if app_name is None:
+        identity = replica_identity.get()
+        if identity is None:
+            raise ServeException("Please specify an application name when getting a deployment handle outside of a "
+                                 "deployment.")
+        app_name = identity.app_name
+    for view in connected_session().control.status().applications:
+        if view.name == app_name and any(each.name == deployment_name for each in view.deployments):
+            return DeploymentHandle(deployment_name, app_name)
+    raise ServeException(f"Deployment '{deployment_name}' does not exist in application '{app_name}'.")

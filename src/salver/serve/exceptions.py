@@ -1,0 +1,28 @@
+"""The exceptions that users handle. ``ServeException`` is the root of all; ``RayServeException`` is its name there."""
+
+from salver.errors import (
+    BackPressureError,
+    ConfigurationError,
+    DeploymentUnavailableError,
+    RemoteException,
+    ReplicaUnavailableError,
+    RequestCancelledError,
+    SerializationError,
+    ServeException,
+    StartupError,
+)
+
+RayServeException = ServeException
+
+__all__ = [
+    "BackPressureError",
+    "ConfigurationError",
+    "DeploymentUnavailableError",
+    "RayServeException",
+    "RemoteException",
+    "ReplicaUnavailableError",
+    "RequestCancelledError",
+    "SerializationError",
+    "ServeException",
+    "StartupError",
+]

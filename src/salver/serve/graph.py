@@ -1,0 +1,229 @@
+"""From a bound application to the record that the controller gets.
+
+The graph is found by pickling: each deployment's class and arguments are pickled once, and every application
+that the pickler meets, however deep in lists, dicts or objects of the user's, is built first, then replaced
+by a handle to its deployment. So the walk is depth first, and names (``Model``, ``Model_1``) are given in the
+order in which deployments are finished, as users of ``ray.serve`` expect them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from salver.errors import ConfigurationError, SerializationError
+from salver.records import ApplicationSpec, CodeContext, DeploymentId, DeploymentSpec
+from salver.serve.deployment import Application, Deployment, constructor_signature
+from salver.serve.fingerprint import code_fingerprint, stable_definition
+from salver.serve.handle import DeploymentHandle
+from salver.serve.options import OPTIONS_OF_THE_CONTROL_PLANE, DeploymentOptions
+from salver.wire.payload import dump_definition
+
+logger = logging.getLogger("salver.serve")
+
+MAX_DEPTH = 32
+"""How deep binds may be nested; each level is a pickler within a pickler, and Python's stack is finite."""
+
+FAILURES_PER_REPLICA = 3
+
+
+class DefinitionError(SerializationError):
+    """The code or an argument of a deployment cannot be pickled; the message says which one."""
+
+
+def build_application(
+    target: Application, *, name: str, route_prefix: str | None, code: CodeContext
+) -> ApplicationSpec:
+    """Turn ``target`` and all applications in its arguments into one record; the root is the ingress.
+
+    Args:
+        name: name of the application.
+        route_prefix: its path prefix; None does not expose it over HTTP.
+        code: where replicas find the user's modules.
+
+    Raises:
+        ConfigurationError: a wrong name, prefix or combination of options (a ``ValueError``).
+        SerializationError: code or an argument cannot be pickled.
+    """
+    check_app_name(name)
+    check_route_prefix(route_prefix)
+    graph = _Graph(name)
+    ingress = graph.add(target)
+    _check_single_asgi_ingress(name, [node.deployment for node in graph.nodes])
+    fingerprint = code_fingerprint(code)
+    return ApplicationSpec(
+        name=name,
+        route_prefix=route_prefix,
+        ingress=ingress.deployment_name,
+        deployments=tuple(_deployment_spec(node, fingerprint) for node in graph.nodes),
+        code=code,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    id: DeploymentId
+    deployment: Deployment[Any]
+    definition: bytes
+
+
+class _Graph:
+    """The walk: ``nodes`` are the finished deployments, those that others refer to first."""
+
+    def __init__(self, app_name: str) -> None:
+        self.nodes: list[_Node] = []
+        self._app_name = app_name
+        self._handles: dict[Application, DeploymentHandle[Any]] = {}
+        self._unfinished: list[Application] = []
+
+    def add(self, application: Application) -> DeploymentHandle[Any]:
+        """Build ``application`` unless that is done or under way, and give the handle that stands for it.
+
+        Under way it can only be when code refers to an application as a global and is pickled by value.
+        """
+        if application in self._handles:
+            return self._handles[application]
+        if application in self._unfinished:
+            return self._name(application)
+        if len(self._unfinished) == MAX_DEPTH:
+            raise DefinitionError(
+                f"application {self._app_name!r}: deployments are nested more than {MAX_DEPTH} deep"
+            )
+        self._unfinished.append(application)
+        try:
+            definition = self._definition(application.deployment)
+        finally:
+            self._unfinished.pop()
+        handle = self._handles.get(application) or self._name(application)
+        node_id = DeploymentId(self._app_name, handle.deployment_name)
+        self.nodes.append(_Node(node_id, application.deployment, definition))
+        return handle
+
+    def _name(self, application: Application) -> DeploymentHandle[Any]:
+        from salver.serve.handle import (
+            DeploymentHandle,
+        )  # a cycle: handles wait for their results in serve.api
+
+        wanted = name = application.deployment.name
+        taken = {handle.deployment_name for handle in self._handles.values()}
+        number = 0
+        while name in taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        if number:
+            logger.warning(
+                "application '%s' has several deployments named '%s'; one of them is now '%s'",
+                self._app_name,
+                wanted,
+                name,
+            )
+        self._handles[application] = DeploymentHandle(name, self._app_name)
+        return self._handles[application]
+
+    def _definition(self, deployment: Deployment[Any]) -> bytes:
+        definition = (deployment.func_or_class, deployment.init_args, deployment.init_kwargs)
+        try:
+            return dump_definition(definition, self._replace)
+        except DefinitionError:  # of a deployment further down
+            raise
+        except SerializationError as error:
+            raise self._explain(deployment, error) from error
+
+    def _replace(self, value: object) -> object:
+        return self.add(value) if isinstance(value, Application) else value
+
+    def _explain(self, deployment: Deployment[Any], error: SerializationError) -> DefinitionError:
+        for label, value in _labelled_arguments(deployment).items():
+            try:
+                dump_definition(value, self._replace)
+            except SerializationError as part:
+                problem = str(part)  # "cannot be pickled: …", after the path within the argument, if any
+                space = "" if problem.startswith(("[", ".")) else " "
+                return DefinitionError(f"deployment {deployment.name!r}: argument {label}{space}{problem}")
+        return DefinitionError(
+            f"deployment {deployment.name!r}: its code cannot be pickled: {error.__cause__}. Code outside of "
+            "an importable module is pickled with the globals it uses: create such objects in the "
+            "constructor, or move the code to a module."
+        )
+
+
+def _labelled_arguments(deployment: Deployment[Any]) -> Mapping[str, object]:
+    args, kwargs = deployment.init_args, deployment.init_kwargs
+    signature = constructor_signature(deployment.func_or_class)
+    if signature is None:
+        named = {f"number {position}": value for position, value in enumerate(args, start=1)}
+        return named | {repr(name): value for name, value in kwargs.items()}
+    arguments = signature.bind(*args, **kwargs).arguments
+    return {repr(name): value for name, value in arguments.items()}
+
+
+def _deployment_spec(node: _Node, fingerprint: str) -> DeploymentSpec:
+    _check_user_config(node)
+    options = node.deployment.all_options
+    num_replicas = options.target_num_replicas
+    return DeploymentSpec(
+        id=node.id,
+        version=_version(node.definition, options, fingerprint),
+        definition=node.definition,
+        num_replicas=num_replicas,
+        max_ongoing_requests=options.max_ongoing_requests,
+        max_queued_requests=options.max_queued_requests,
+        startup_timeout_s=options.startup_timeout_s,
+        graceful_shutdown_timeout_s=options.graceful_shutdown_timeout_s,
+        max_constructor_failures=min(
+            num_replicas * FAILURES_PER_REPLICA, options.max_constructor_retry_count
+        ),
+        options={**options.model_dump(mode="json"), "name": node.id.name},
+    )
+
+
+def _version(definition: bytes, options: DeploymentOptions, fingerprint: str) -> str:
+    """A hash of all that a running replica was made of."""
+    of_replica = options.model_dump(mode="json", exclude={"name", *OPTIONS_OF_THE_CONTROL_PLANE})
+    digest = hashlib.sha256(stable_definition(definition))
+    digest.update(fingerprint.encode())
+    digest.update(json.dumps(of_replica, sort_keys=True).encode())
+    return digest.hexdigest()[:16]
+
+
+def check_app_name(name: str) -> None:
+    """Raises ConfigurationError unless ``name`` can name an application."""
+    if not name or "#" in name or "/" in name:
+        raise ConfigurationError(f"application name {name!r}: must not be empty or contain '#' or '/'")
+
+
+def check_route_prefix(route_prefix: str | None) -> None:
+    """Raises ConfigurationError unless requests can be routed by ``route_prefix``; None is not routed to."""
+    if route_prefix is None:
+        return
+    if not route_prefix.startswith("/"):
+        raise ConfigurationError(f"route_prefix={route_prefix!r}: must start with '/'")
+    if route_prefix != "/" and route_prefix.endswith("/"):
+        raise ConfigurationError(f"route_prefix={route_prefix!r}: must not end with '/', unless it is '/'")
+    if "{" in route_prefix or "}" in route_prefix:
+        raise ConfigurationError(f"route_prefix={route_prefix!r}: must not contain '{{' or '}}'")
+
+
+def _check_single_asgi_ingress(app_name: str, deployments: list[Deployment[Any]]) -> None:
+    marked = [d for d in deployments if getattr(d.func_or_class, "__serve_is_asgi_ingress__", False)]
+    if len(marked) > 1:
+        raise ConfigurationError(
+            f'Found multiple FastAPI deployments in application "{app_name}". Please only include one '
+            "deployment with @serve.ingress in your application to avoid this issue."
+        )
+
+
+def _check_user_config(node: _Node) -> None:
+    if node.deployment.user_config is None:
+        return
+    if not inspect.isclass(node.deployment.func_or_class):
+        raise ConfigurationError("deployment_def must be a class to use user_config or rank")
+    if not hasattr(node.deployment.func_or_class, "reconfigure"):
+        raise ConfigurationError(
+            f"user_config or rank specified but deployment {node.id} missing reconfigure method"
+        )

@@ -1,0 +1,114 @@
+"""Which instance this process works with, and whether it started it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from pathlib import Path
+
+from salver.controller.client import ControlClient
+from salver.data.current import CallSite, on_first_call
+from salver.engine.local.instance import Instance, find_instance
+from salver.engine.local.launcher import LaunchedInstance, launch
+from salver.errors import ServeException
+from salver.serve.driver import Driver
+
+INSTANCE_FOLDER = "SALVER_INSTANCE_FOLDER"
+"""Environment variable by which a replica knows its own instance."""
+
+
+class Session:
+    """A connection to one instance.
+
+    Args:
+        instance: which.
+        launched: set when this process started it, so that it ends with this process.
+    """
+
+    def __init__(self, instance: Instance, launched: LaunchedInstance | None = None) -> None:
+        self.instance = instance
+        self.launched = launched
+        self.control = ControlClient(instance.control_socket)
+        self._driver: Driver | None = None
+
+    def call_site(self) -> CallSite:
+        """Make handles of this process call this instance."""
+        if self._driver is None or self._driver.site is None:
+            self._driver = Driver(self.instance)
+            return self._driver.start()
+        return self._driver.site
+
+    def close(self) -> None:
+        """Stop calling; end the instance if it is ours. May be called twice."""
+        if self._driver is not None:
+            self._driver.stop()
+            self._driver = None
+        if self.launched is not None and not self.launched.detached:
+            self.launched.stop()
+
+
+_lock = threading.RLock()
+_session: Session | None = None
+
+
+def launch_session(
+    *, host: str, port: int, proxies: int = 1, name: str | None = None, detached: bool = False
+) -> Session:
+    """Start an instance: of this process's own, or ``detached``. Raises StartupError."""
+    launched = launch(host=host, port=port, proxies=proxies, name=name, detached=detached)
+    return _adopt(Session(launched.instance, launched))
+
+
+def join_session(name: str | None) -> Session:
+    """Use a running instance. Raises LookupError when there is none of that name, or several and no name."""
+    return _adopt(Session(find_instance(name)))
+
+
+def current_session() -> Session | None:
+    """The session of this process, if it has one whose instance still runs."""
+    global _session  # noqa: PLW0603 - one per process is the point
+    with _lock:
+        if _session is not None and not _session.instance.is_running():
+            _session.close()
+            _session = None
+        return _session
+
+
+def connected_session() -> Session:
+    """The session of this process; else the replica's own instance; else the only one that runs.
+
+    Raises:
+        ServeException: none runs, or several do.
+    """
+    session = current_session()
+    if session is not None:
+        return session
+    folder = os.environ.get(INSTANCE_FOLDER)
+    if folder:
+        return Session(Instance(Path(folder)))
+    try:
+        return join_session(None)
+    except LookupError as error:
+        raise ServeException(str(error)) from error
+
+
+def close_session() -> None:
+    """Forget the session; its instance ends if this process started it. May be called twice."""
+    global _session  # noqa: PLW0603 - as above
+    with _lock:
+        session, _session = _session, None
+    if session is not None:
+        session.close()
+
+
+def _adopt(session: Session) -> Session:
+    global _session  # noqa: PLW0603 - as above
+    close_session()
+    with _lock:
+        _session = session
+    return session
+
+
+on_first_call(lambda: connected_session().call_site())
+atexit.register(close_session)

@@ -1,0 +1,1 @@
+"""The protocol between our processes, without I/O: frames, messages, payloads, routing snapshots."""

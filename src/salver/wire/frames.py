@@ -1,0 +1,150 @@
+"""Frames: how everything is said on a connection between two of our processes.
+
+A frame is a fixed header, metadata (msgpack, see ``messages``), and a raw payload::
+
+    u32 length of metadata and payload | u32 stream | u32 length of metadata | u8 kind | u8 flags | u16 load
+
+*Stream* numbers one exchange on the connection; the dialling side chooses them, 0 is the connection itself.
+*Load* is how many requests the sending replica runs; 0 from everyone else. Multi-byte numbers are little-endian:
+both ends are on machines of one architecture family, and struct is faster for it.
+
+The codec does no I/O and is total: any bytes give frames or one ProtocolError, wherever they are split.
+
+Life of a stream, caller to replica and back::
+
+    REQUEST | CALL  ->                     an HTTP request, or a handle call with a pickled payload
+                    <-  BUSY               no free slot: not started, safe to send elsewhere; the end
+    BODY ...        ->                     more of the request body, as far as CREDIT allows; END on the last
+                    <-  CREDIT             the replica took the request and has read this many body bytes
+                    <-  RESPONSE           the whole answer; the end
+                    <-  HEAD, DATA ...     a streamed answer; END on the last DATA; the end
+    CREDIT          ->                     the caller has passed on this many bytes of DATA
+                    <-  ERROR              user code raised, or the stream broke; the end
+    CANCEL          ->                     nobody waits for the answer any more; the end for the caller
+
+and on stream 0: HELLO (first, from the dialler), WAIT / READY / DECLINE (slots), GOAWAY (draining), SNAPSHOT (routing),
+and CONTROL with its RESPONSE or ERROR on a stream of its own.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+
+from msgspec import Struct
+
+from salver.errors import ProtocolError
+
+HEADER = struct.Struct("<IIIBBH")
+HEADER_SIZE = HEADER.size
+MAX_FRAME_BYTES = 2**31
+"""Largest metadata plus payload of one frame; a peer that announces more is not one of ours."""
+
+_VIEW_FROM_BYTES = 64 * 1024  # larger payloads are passed on as views of the received buffer, not copied again
+
+
+class Kind(IntEnum):
+    """What a frame says; the module's text shows who sends which when. New kinds go at the end."""
+
+    HELLO = 1
+    CALL = 2
+    REQUEST = 3
+    BODY = 4
+    RESPONSE = 5
+    HEAD = 6
+    DATA = 7
+    ERROR = 8
+    BUSY = 9
+    CANCEL = 10
+    CREDIT = 11
+    WAIT = 12
+    READY = 13
+    DECLINE = 14
+    GOAWAY = 15
+    SNAPSHOT = 16
+    CONTROL = 17
+
+
+KINDS = frozenset(int(kind) for kind in Kind)
+
+END = 1
+"""Flag on BODY, DATA and REQUEST: nothing of this direction follows."""
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Frame(Struct, gc=False):
+    """One received frame. ``kind`` stays an int on the request path; compare with ``Kind``'s members."""
+
+    kind: int
+    flags: int
+    stream: int
+    load: int
+    meta: bytes
+    payload: Buffer
+
+
+def encode_frame(
+    kind: int, stream: int = 0, meta: bytes = b"", payload: Buffer = b"", flags: int = 0, load: int = 0
+) -> bytes:
+    """One frame as bytes. Large payloads are better sent as ``frame_head`` followed by the payload itself."""
+    return frame_head(kind, stream, meta, len(payload), flags, load) + payload
+
+
+def frame_head(kind: int, stream: int, meta: bytes, payload_size: int, flags: int = 0, load: int = 0) -> bytes:
+    """Header and metadata of a frame whose payload of ``payload_size`` bytes is written next."""
+    return HEADER.pack(len(meta) + payload_size, stream, len(meta), kind, flags, load) + meta
+
+
+class FrameDecoder:
+    """Turns received bytes into frames. After a ProtocolError the connection must be closed."""
+
+    __slots__ = ("_chunks", "_have", "_max_frame_bytes", "_need")
+
+    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._max_frame_bytes = max_frame_bytes
+        self._chunks: list[bytes] = []
+        self._have = 0
+        self._need = HEADER_SIZE
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the connection may end here without cutting a frame."""
+        return self._have == 0
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that ``data`` completes; raises ProtocolError when it cannot be our protocol."""
+        if self._have:
+            self._chunks.append(data)
+            self._have += len(data)
+            if self._have < self._need:
+                return []
+            data = b"".join(self._chunks)
+            self._chunks = []
+        return self._split(data)
+
+    def _split(self, data: bytes) -> list[Frame]:
+        frames: list[Frame] = []
+        offset = 0
+        size = len(data)
+        need = HEADER_SIZE
+        while size - offset >= HEADER_SIZE:
+            length, stream, meta_length, kind, flags, load = HEADER.unpack_from(data, offset)
+            if kind not in KINDS or meta_length > length or length > self._max_frame_bytes:
+                raise ProtocolError(f"not a frame: kind {kind}, metadata {meta_length} of {length} bytes")
+            need = HEADER_SIZE + length
+            if size - offset < need:
+                break
+            start = offset + HEADER_SIZE
+            middle = start + meta_length
+            offset += need
+            payload = (
+                data[middle:offset] if offset - middle < _VIEW_FROM_BYTES else memoryview(data)[middle:offset]
+            )
+            frames.append(Frame(kind, flags, stream, load, data[start:middle], payload))
+            need = HEADER_SIZE
+        self._have = size - offset
+        self._need = need
+        if self._have:
+            self._chunks.append(data[offset:] if offset else data)
+        return frames

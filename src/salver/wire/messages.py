@@ -1,0 +1,160 @@
+"""Metadata of frames, as msgpack arrays. Fields are only ever added at the end, with defaults."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from salver.errors import ProtocolError
+from salver.records import ApplicationSpec, DeploymentSpec
+
+PROTOCOL_VERSION = 1
+
+STREAM_WINDOW_BYTES = 64 * 1024
+"""How much of a streamed response may be under way before the caller grants more."""
+
+BODY_WINDOW_BYTES = 256 * 1024
+"""How much of a request body may be under way before user code has read it."""
+
+
+class Hello(Struct, frozen=True, array_like=True):
+    """First frame of every connection, from the dialling side.
+
+    Attributes:
+        version: PROTOCOL_VERSION of the sender.
+        key: the instance's session key; whoever lacks it is disconnected.
+        sender: what the sender is, for logs: ``proxy``, ``controller``, a replica id, ``driver``.
+    """
+
+    version: int
+    key: bytes
+    sender: str
+
+
+class CallMeta(Struct, frozen=True, array_like=True, omit_defaults=True):
+    """A handle call; the payload is the pickled (args, kwargs).
+
+    Attributes:
+        method: name of the method of the user's object.
+        request_id, route, app: of the HTTP request at the root of this call, for context and logs.
+        remaining_s: seconds until the deadline, 0 for none.
+    """
+
+    method: str
+    request_id: str
+    route: str = ""
+    app: str = ""
+    remaining_s: float = 0.0
+
+
+class RequestMeta(Struct, frozen=True, array_like=True, omit_defaults=True):
+    """An HTTP request; the payload is the body or its beginning (the END flag says which).
+
+    Attributes:
+        target: path and query as sent by the client.
+        headers: names lower-cased, order kept.
+        root_path: the application's route prefix, without a final slash.
+        client, server: (host, port) of the two ends of the client's connection.
+        remaining_s: seconds until the deadline, 0 for none.
+    """
+
+    method: str
+    target: bytes
+    headers: list[tuple[bytes, bytes]]
+    request_id: str
+    http_version: str
+    root_path: str
+    app: str
+    scheme: str
+    client: tuple[str, int] | None
+    server: tuple[str, int] | None
+    remaining_s: float = 0.0
+
+
+class ResponseMeta(Struct, frozen=True, array_like=True, omit_defaults=True):
+    """An HTTP response's head; the payload of RESPONSE is the whole body.
+
+    Attributes:
+        status: HTTP status code.
+        header_block: validated header lines, each ended by CRLF, without framing headers: the proxy adds those.
+        content_length: what the application declared; -1 when it declared nothing.
+    """
+
+    status: int
+    header_block: bytes
+    content_length: int = -1
+
+
+class ErrorKind:
+    """Whose fault an ERROR frame is; strings, so that an old reader shows what it does not know."""
+
+    USER = "user"
+    NO_METHOD = "no_method"
+    GENERATOR = "generator"
+    SERIALIZATION = "serialization"
+    CONSTRUCTOR = "constructor"
+    INTERNAL = "internal"
+
+
+class ErrorMeta(Struct, frozen=True, array_like=True, omit_defaults=True):
+    """An exception on the other side; the payload is the pickled exception or nothing."""
+
+    kind: str
+    type_name: str
+    message: str
+    traceback: str = ""
+
+
+class Initialize(Struct, frozen=True, tag=True, array_like=True):
+    """Construct the user's object. Asked again for the same version it answers as before and does nothing."""
+
+    replica_id: str
+    application: ApplicationSpec
+    deployment: DeploymentSpec
+
+
+class Drain(Struct, frozen=True, tag=True, array_like=True):
+    """Take nothing new, finish what runs, exit."""
+
+
+Control = Initialize | Drain
+
+encode = msgspec.msgpack.Encoder().encode
+
+_call = msgspec.msgpack.Decoder(CallMeta)
+_request = msgspec.msgpack.Decoder(RequestMeta)
+_response = msgspec.msgpack.Decoder(ResponseMeta)
+_error = msgspec.msgpack.Decoder(ErrorMeta)
+_hello = msgspec.msgpack.Decoder(Hello)
+_control: msgspec.msgpack.Decoder[Control] = msgspec.msgpack.Decoder(Control)
+_credit = struct.Struct("<I")
+
+decode_call = _call.decode
+decode_request = _request.decode
+decode_response = _response.decode
+decode_error = _error.decode
+decode_hello = _hello.decode
+
+
+def decode_control(data: bytes) -> Control:
+    return _control.decode(data)
+
+
+def encode_credit(size: int) -> bytes:
+    """A CREDIT frame's metadata: ``size`` more bytes may be sent."""
+    return _credit.pack(size)
+
+
+def decode_credit(data: bytes) -> int:
+    try:
+        return _credit.unpack(data)[0]
+    except struct.error as error:
+        raise ProtocolError(f"bad credit: {error}") from error
+
+
+def json_fallback(value: Any) -> str:
+    """How options that JSON cannot say are shown in status."""
+    return repr(value)
