@@ -119,9 +119,7 @@ class HostileEngine:
         if process is None:
             self.answers.append(InitializeFailed(replica_id, "connection refused"))
             return
-        assert process.version == deployment.version, (
-            f"{replica_id} is {process.version}, not {deployment.version}"
-        )
+        assert process.version == deployment.version, f"{replica_id} is {process.version}, not {deployment.version}"
         broken = fails or deployment.version == BROKEN_VERSION or not deployment.definition
         if broken and not process.constructed:
             self.answers.append(InitializeFailed(replica_id, "Traceback:\nValueError"))

@@ -106,9 +106,7 @@ class Scene:
     def started(self, *replica_ids: str) -> list[Command]:
         commands: list[Command] = []
         for replica_id in replica_ids:
-            commands += self.send(
-                ProcessStarted(replica_id, pid=pid_of(replica_id), address=address_of(replica_id))
-            )
+            commands += self.send(ProcessStarted(replica_id, pid=pid_of(replica_id), address=address_of(replica_id)))
         return commands
 
     def running(self, *replica_ids: str) -> list[Command]:

@@ -48,9 +48,7 @@ def test_a_deployment_from_deploy_to_deletion() -> None:
         StartReplica(R0, slot=0, deployment=spec),
         Publish(Snapshot(7, 2, (shop,), (empty,))),
     ]
-    assert scene.send(ProcessStarted(R0, pid=5, address="unix:/r0")) == [
-        InitializeReplica(R0, "unix:/r0", app, spec)
-    ]
+    assert scene.send(ProcessStarted(R0, pid=5, address="unix:/r0")) == [InitializeReplica(R0, "unix:/r0", app, spec)]
     full = DeploymentRoute("shop#model", (ReplicaRoute(R0, "unix:/r0", 0),), 5, -1)
     assert scene.send(ReplicaInitialized(R0)) == [Publish(Snapshot(7, 3, (shop,), (full,)))]
     assert scene.view().status == "RUNNING"

@@ -74,9 +74,7 @@ def test_a_deployment_that_left_the_application_belongs_to_nothing() -> None:
 def test_an_update_goes_on_where_it_was() -> None:
     scene = recovered(found(X5, "v1", 0), found(X6, "v2", 1), num_replicas=2, version="v2")
     assert starts(scene.first_commands) == [R0]
-    old = next(
-        c for c in scene.first_commands if isinstance(c, InitializeReplica) and c.replica_id == X5
-    ).deployment
+    old = next(c for c in scene.first_commands if isinstance(c, InitializeReplica) and c.replica_id == X5).deployment
     assert (old.version, old.definition) == ("v1", b"")
     assert scene.routed() == (X5, X6)
 

@@ -195,9 +195,7 @@ class ClusterMachine(RuleBasedStateMachine):
         for view, spec in zip(views, self.saved, strict=True):
             self.check_application(view, spec)
         shown = {r.replica_id for view in views for d in view.deployments for r in d.replicas}
-        assert shown == set(self.engine.processes), (
-            "a process that belongs to nothing, or one that is not there"
-        )
+        assert shown == set(self.engine.processes), "a process that belongs to nothing, or one that is not there"
         assert self.routed() == set(self.engine.processes)
         slots = [process.slot for process in self.engine.processes.values()]
         assert len(slots) == len(set(slots))
@@ -216,9 +214,7 @@ class ClusterMachine(RuleBasedStateMachine):
                 assert found.status == "HEALTHY"
                 assert versions == [wanted.version] * wanted.num_replicas
             self.check_versions(found)
-        assert not deployments or self.in_target(failed, spec), (
-            f"not in the target, yet still here: {deployments}"
-        )
+        assert not deployments or self.in_target(failed, spec), f"not in the target, yet still here: {deployments}"
 
     def in_target(self, names: list[str], spec: ApplicationSpec) -> bool:
         return any(deployment.id.name in names for deployment in spec.deployments)

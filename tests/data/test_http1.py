@@ -480,9 +480,7 @@ def test_the_body_limit_is_exact() -> None:
         (CHUNKED + b"0\r\n", b"t", 431, 32768 + 1000),
     ],
 )
-def test_what_never_ends_is_stopped_at_the_limit(
-    start: bytes, endless: bytes, status: int, at_most: int
-) -> None:
+def test_what_never_ends_is_stopped_at_the_limit(start: bytes, endless: bytes, status: int, at_most: int) -> None:
     parser = RequestParser(Recorder(), LIMITS)
     parser.feed(start)
     sent = 0

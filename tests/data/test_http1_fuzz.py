@@ -99,9 +99,7 @@ def check_promises(result: Outcome) -> None:
         assert head.target.startswith(b"/") or (head.target, head.method) == (b"*", "OPTIONS")
         assert head.http_version == "1.0" or [name for name, _ in head.headers].count(b"host") == 1
         assert head.keep_alive or number == len(heads) - 1
-        assert all(
-            b"\r" not in value and b"\n" not in value and b"\0" not in value for _, value in head.headers
-        )
+        assert all(b"\r" not in value and b"\n" not in value and b"\0" not in value for _, value in head.headers)
         if number < completed and not head.chunked:
             assert len(body) == (head.content_length or 0)
 

@@ -84,17 +84,14 @@ def gives_a_number(args: dict[str, str]) -> int:
 
 
 ONE_PARAMETER = (
-    "Application builder functions should take exactly one parameter, "
-    "a dictionary containing the passed arguments."
+    "Application builder functions should take exactly one parameter, a dictionary containing the passed arguments."
 )
 NOT_A_TARGET = "Expected a built Serve application or an application builder function but got: "
 NOT_AN_APPLICATION = (
     "Application builder functions must return an `Application` returned `from `Deployment.bind()`, "
     "but got: <class 'int'>."
 )
-NO_ARGUMENTS = (
-    "Arguments can only be passed to an application builder function, not an already built application."
-)
+NO_ARGUMENTS = "Arguments can only be passed to an application builder function, not an already built application."
 UNBOUND = "<class 'salver.serve.deployment.Deployment'>. Bind it first: Model.bind()."
 REFUSED: list[tuple[object, dict[str, str], type[Exception], str]] = [
     (no_parameter, {}, TypeError, ONE_PARAMETER),
@@ -129,6 +126,4 @@ def test_command_line_arguments() -> None:
 def test_malformed_command_line_arguments(argument: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse_app_args(["a=1", argument])
-    assert (
-        str(caught.value) == f"Invalid application argument '{argument}', must be of the form '<key>=<val>'."
-    )
+    assert str(caught.value) == f"Invalid application argument '{argument}', must be of the form '<key>=<val>'."

@@ -33,9 +33,7 @@ def test_bare_and_with_options_on_classes_and_functions() -> None:
 
 @pytest.mark.parametrize("target", [5, "Model", Model("p"), deployment(Model)])
 def test_only_classes_and_functions_are_decorated(target: Any) -> None:
-    with pytest.raises(
-        TypeError, match=r"@serve\.deployment must be applied to a class or function, not to "
-    ):
+    with pytest.raises(TypeError, match=r"@serve\.deployment must be applied to a class or function, not to "):
         deployment()(target)
 
 
@@ -95,14 +93,10 @@ def test_every_bind_is_another_application() -> None:
         (("p",), {"scael": 2.0}, "got an unexpected keyword argument 'scael'"),
     ],
 )
-def test_arguments_must_fit_the_constructor(
-    args: tuple[Any, ...], kwargs: dict[str, Any], problem: str
-) -> None:
+def test_arguments_must_fit_the_constructor(args: tuple[Any, ...], kwargs: dict[str, Any], problem: str) -> None:
     with pytest.raises(TypeError) as caught:
         deployment(name="m")(Model).bind(*args, **kwargs)
-    assert str(caught.value) == (
-        f"deployment 'm': bind(): {problem}; the constructor is Model(path, *, scale=1.0)"
-    )
+    assert str(caught.value) == (f"deployment 'm': bind(): {problem}; the constructor is Model(path, *, scale=1.0)")
 
 
 def test_a_class_without_constructor_takes_no_arguments() -> None:
@@ -133,22 +127,16 @@ def test_functions_take_no_arguments() -> None:
         deployment(answer).bind("x")
 
 
-@pytest.mark.parametrize(
-    ("args", "kwargs"), [((deployment(answer),), {}), ((), {"path": deployment(answer)})]
-)
+@pytest.mark.parametrize(("args", "kwargs"), [((deployment(answer),), {}), ((), {"path": deployment(answer)})])
 def test_an_unbound_deployment_as_argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     with pytest.raises(TypeError) as caught:
         deployment(Model).bind(*args, **kwargs)
-    assert str(caught.value) == (
-        "deployment 'Model': argument answer is a Deployment; bind it first: answer.bind()"
-    )
+    assert str(caught.value) == ("deployment 'Model': argument answer is a Deployment; bind it first: answer.bind()")
 
 
 def test_a_deployment_is_not_a_class() -> None:
     made = deployment(Model)
-    with pytest.raises(
-        RuntimeError, match=r"^Deployments cannot be constructed directly\. Use `Model\.bind\("
-    ):
+    with pytest.raises(RuntimeError, match=r"^Deployments cannot be constructed directly\. Use `Model\.bind\("):
         made("p")
     with pytest.raises(TypeError, match=r"inherit from `Model\.func_or_class`"):
 
@@ -166,7 +154,5 @@ def test_deployments_survive_pickling() -> None:
 @pytest.mark.parametrize("function", [deployment, Deployment.options])
 def test_help_lists_the_options(function: Any) -> None:
     parameters = inspect.signature(function).parameters
-    keyword_only = {
-        p.name: p.default for p in parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+    keyword_only = {p.name: p.default for p in parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY}
     assert keyword_only == {name: field.default for name, field in DeploymentOptions.model_fields.items()}

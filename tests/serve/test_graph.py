@@ -170,9 +170,7 @@ NESTED = {"a": [Box(threading.Lock())]}
         (("p", 0, 1, threading.Lock()), {}, f"argument 'more'[1] cannot be pickled: {LOCK}"),
     ],
 )
-def test_arguments_that_cannot_be_pickled(
-    args: tuple[Any, ...], kwargs: dict[str, Any], message: str
-) -> None:
+def test_arguments_that_cannot_be_pickled(args: tuple[Any, ...], kwargs: dict[str, Any], message: str) -> None:
     failing = deployment(Model).bind(*args, **kwargs)
     for target in (failing, Root.bind(Leaf.bind([failing]))):
         with pytest.raises(SerializationError) as caught:
@@ -196,7 +194,7 @@ def test_code_that_cannot_be_pickled() -> None:
     with pytest.raises(SerializationError) as caught:
         build(deployment(Locked).bind())
     assert str(caught.value).startswith(
-        "deployment 'Locked': its code cannot be pickled: cannot pickle '_thread.lock' object. Code outside of"
+        "deployment 'Locked': its code cannot be pickled: cannot pickle '_thread.lock' object. Code outside"
     )
 
 
@@ -240,9 +238,7 @@ def test_two_asgi_ingresses() -> None:
 def test_user_config_needs_a_class_with_reconfigure() -> None:
     def function() -> None: ...
 
-    with pytest.raises(
-        ConfigurationError, match=r"^deployment_def must be a class to use user_config or rank$"
-    ):
+    with pytest.raises(ConfigurationError, match=r"^deployment_def must be a class to use user_config or rank$"):
         build(deployment(user_config={})(function).bind())
     with pytest.raises(
         ConfigurationError,
@@ -314,18 +310,14 @@ def test_changes_that_need_new_replicas(changed: Application) -> None:
 
 
 def test_user_config_needs_new_replicas() -> None:
-    assert version(Root.options(user_config={"a": 1}).bind()) != version(
-        Root.options(user_config={"a": 2}).bind()
-    )
+    assert version(Root.options(user_config={"a": 1}).bind()) != version(Root.options(user_config={"a": 2}).bind())
 
 
 def test_where_code_is_found_needs_new_replicas() -> None:
     assert version(Root.bind(), CodeContext(cwd="/a")) != version(Root.bind(), CodeContext(cwd="/b"))
 
 
-def test_an_edit_of_a_loaded_module_changes_the_fingerprint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_edit_of_a_loaded_module_changes_the_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "users_module.py"
     source.write_text("x = 1")
     before = code_fingerprint(CodeContext())

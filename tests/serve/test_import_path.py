@@ -149,9 +149,7 @@ def test_an_unbound_deployment(write: WriteModule) -> None:
 
 
 @pytest.mark.parametrize("missing", ["a_missing_library", "fails.more"])
-def test_an_import_that_fails_in_the_users_module_is_the_users_error(
-    write: WriteModule, missing: str
-) -> None:
+def test_an_import_that_fails_in_the_users_module_is_the_users_error(write: WriteModule, missing: str) -> None:
     write("fails.py", f"import {missing}\n")
     with pytest.raises(ModuleNotFoundError) as caught:
         import_target("fails:app")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -40,7 +40,10 @@ def show_status(status: ServeStatus, *, err: bool = False) -> None:
 
 def _resources(deployment: DeploymentStatusOverview) -> str:
     """``0.2 CPU, 1 GPU``, as the user stated them."""
-    stated = deployment.options.get("ray_actor_options") or {}
-    parts = [f"{stated[key]:g} {label}" for key, label in (("num_cpus", "CPU"), ("num_gpus", "GPU")) if stated.get(key)]
-    parts += [f"{amount:g} {name}" for name, amount in (stated.get("resources") or {}).items()]
+    stated: dict[str, Any] = deployment.options.get("ray_actor_options") or {}
+    custom: dict[str, float] = stated.get("resources") or {}
+    parts = [
+        f"{stated[key]:g} {label}" for key, label in (("num_cpus", "CPU"), ("num_gpus", "GPU")) if stated.get(key)
+    ]
+    parts += [f"{amount:g} {name}" for name, amount in custom.items()]
     return ", ".join(parts) or "-"

@@ -65,7 +65,10 @@ def run(
         with until_signal() as interrupted:
             _deploy(_load_application(import_path, args, compat=compat), name, route_prefix)
             seconds = time.time() - started_at
-            click.echo(f"Ready in {seconds:.2f} s · {session.instance.info().url.rstrip('/')}{route_prefix}", err=True)
+            click.echo(
+                f"Ready in {seconds:.2f} s · {session.instance.info().url.rstrip('/')}{route_prefix}",
+                err=True,
+            )
             show_status(api.status(), err=True)
             succeeded = True
             if blocking:

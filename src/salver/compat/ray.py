@@ -1,7 +1,7 @@
 """``import ray`` means Salver: ``from ray import serve`` and ``ray.serve.*`` give Salver's own modules.
 
 Installed by the command line when Ray is not there, or when the user asks (``--compat``, or ``install()`` in code).
-Of ``ray`` itself there are ``init``, ``shutdown`` and ``is_initialized``: Salver needs none of them, so they do nothing.
+Of ``ray`` itself there are ``init``, ``shutdown`` and ``is_initialized``; they do nothing, Salver needs none of them.
 """
 
 from __future__ import annotations
@@ -73,13 +73,13 @@ _initialized = False
 
 def _init(*_args: Any, **_kwargs: Any) -> None:
     """Nothing to initialise: the first ``serve.run`` starts what is needed."""
-    global _initialized  # noqa: PLW0603 - it only remembers that it was called
+    global _initialized
     _initialized = True
 
 
 def _shutdown(*_args: Any, **_kwargs: Any) -> None:
     """Nothing to shut down: ``serve.shutdown`` ends applications."""
-    global _initialized  # noqa: PLW0603 - as above
+    global _initialized
     _initialized = False
 
 

@@ -127,7 +127,5 @@ class Application:
 
     def _forget_removed(self) -> None:
         for name, deployment in list(self.deployments.items()):
-            if deployment.membership is Membership.REMOVED and not self._fleet.of(
-                DeploymentId(self.spec.name, name)
-            ):
+            if deployment.membership is Membership.REMOVED and not self._fleet.of(DeploymentId(self.spec.name, name)):
                 del self.deployments[name]

@@ -56,9 +56,7 @@ def _check_sizes(application: Application) -> None:
         wanted = deployment.spec.num_replicas
         stories = "\n".join(replica.story() for replica in live)
         assert len(current) <= wanted, f"{deployment.id} has {len(current)} of {wanted} replicas:\n{stories}"
-        assert len(live) <= 2 * wanted, (
-            f"{deployment.id}, target {wanted}, surged beyond twice that:\n{stories}"
-        )
+        assert len(live) <= 2 * wanted, f"{deployment.id}, target {wanted}, surged beyond twice that:\n{stories}"
 
 
 def _check_snapshot(applications: Mapping[str, Application], fleet: Fleet, snapshot: Snapshot) -> None:

@@ -18,9 +18,7 @@ def routing_table(applications: Iterable[Application], epoch: int, version: int)
         version=version,
         applications=tuple(application.route for application in routed if application.route),
         deployments=tuple(
-            _deployment_route(deployment)
-            for application in routed
-            for deployment in application.routed_deployments
+            _deployment_route(deployment) for application in routed for deployment in application.routed_deployments
         ),
     )
 

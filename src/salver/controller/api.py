@@ -40,7 +40,7 @@ class SameUserProtocol(HttpToolsProtocol):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if hasattr(self, "flow") and self.flow is not None:
+        if getattr(self, "flow", None) is not None:
             super().connection_lost(exc)
 
 

@@ -16,7 +16,9 @@ from salver.records import ApplicationSpec
 
 _GENERATIONS_KEPT = 3
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS target (generation INTEGER PRIMARY KEY AUTOINCREMENT, format INTEGER NOT NULL, body BLOB NOT NULL)
+CREATE TABLE IF NOT EXISTS target (
+    generation INTEGER PRIMARY KEY AUTOINCREMENT, format INTEGER NOT NULL, body BLOB NOT NULL
+)
 """
 _FORMAT = 1
 

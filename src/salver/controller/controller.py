@@ -56,9 +56,7 @@ class Controller:
         epoch: which controller of this instance it is; grows.
     """
 
-    def __init__(
-        self, *, engine: Engine, checkpoint: Checkpoint, connect: Connect, key: bytes, epoch: int
-    ) -> None:
+    def __init__(self, *, engine: Engine, checkpoint: Checkpoint, connect: Connect, key: bytes, epoch: int) -> None:
         self._engine = engine
         self._checkpoint = checkpoint
         self._connect = connect
@@ -203,14 +201,17 @@ class Controller:
         try:
             await client.ask(Initialize(command.replica_id, command.application, command.deployment))
         except ReplicaRefused as error:
-            logger.error("the constructor of %s failed\n%s", command.deployment.id.name, error)
-            self.handle(InitializeFailed(command.replica_id, str(error)))
+            self._constructor_failed(command, str(error))
         except ReplicaGone as error:
             self.handle(InitializeFailed(command.replica_id, str(error)))
         else:
             self.handle(ReplicaInitialized(command.replica_id))
         finally:
             slow.cancel()
+
+    def _constructor_failed(self, command: InitializeReplica, traceback: str) -> None:
+        logger.error("the constructor of %s failed\n%s", command.deployment.id.name, traceback)
+        self.handle(InitializeFailed(command.replica_id, traceback))
 
     def _spawn_reminder(self, command: InitializeReplica) -> asyncio.TimerHandle:
         """Say every 30 s that a constructor still runs, and where."""

@@ -16,7 +16,12 @@ from salver.engine.local.instance import Instance
 
 
 async def main(
-    instance: Instance, key: bytes, link: socket.socket, control: socket.socket, routing: socket.socket, epoch: int
+    instance: Instance,
+    key: bytes,
+    link: socket.socket,
+    control: socket.socket,
+    routing: socket.socket,
+    epoch: int,
 ) -> None:
     """Run until SIGTERM.
 

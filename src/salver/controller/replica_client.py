@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from salver.data.channel import Channel, Connect
 from salver.data.replica import CONTROLLER
@@ -85,5 +84,3 @@ class ReplicaClient:
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(ReplicaGone("the connection to the replica broke"))
-
-

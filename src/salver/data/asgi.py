@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import MutableMapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -25,7 +26,7 @@ from salver.wire.messages import (
     encode_credit,
 )
 
-Message = dict[str, Any]
+Message = MutableMapping[str, Any]
 Scope = dict[str, Any]
 
 _WHOLE_AT_MOST = 1024 * 1024
@@ -134,7 +135,11 @@ class HTTPExchange:
         if self._body and not self._disconnected:
             piece = bytes(self._body.popleft())
             self._repay(len(piece))
-            return {"type": "http.request", "body": piece, "more_body": not self._body_complete or bool(self._body)}
+            return {
+                "type": "http.request",
+                "body": piece,
+                "more_body": not self._body_complete or bool(self._body),
+            }
         return {"type": "http.disconnect"}
 
     def _repay(self, size: int) -> None:

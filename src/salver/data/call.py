@@ -47,11 +47,11 @@ class Call:
         self._stream = 0
         self.abandoned = False
         self.future: asyncio.Future[Any] = site.loop.create_future()
+        self.future.add_done_callback(self._answered)
 
     def start(self, payload: Buffer) -> None:
         """Route it now; a deployment that is not known here is looked up first."""
         self._payload = payload
-        self.future.add_done_callback(self._answered)
         router = self._site.caller.router(self._key)
         if router is not None:
             router.submit(self)
@@ -113,15 +113,12 @@ class Call:
 
 def rebuild_error(meta: ErrorMeta, payload: Buffer) -> BaseException:
     """The exception of an ERROR frame: the user's own class where it survived the journey."""
-    error: BaseException | None
     if meta.kind == ErrorKind.NO_METHOD:
         return MethodMissing(meta.message)
     if meta.kind == ErrorKind.GENERATOR:
         return UnexpectedGenerator(meta.message)
-    if meta.kind == ErrorKind.SERIALIZATION:
-        error = SerializationError(meta.message)
-    else:
-        error = load_exception(payload)
+    is_ours = meta.kind == ErrorKind.SERIALIZATION
+    error = SerializationError(meta.message) if is_ours else load_exception(payload)
     if error is None or isinstance(error, asyncio.CancelledError | StopIteration):
         error = RemoteException(f"{meta.type_name}: {meta.message}")
     error.__cause__ = RemoteTraceback(meta.traceback)

@@ -40,9 +40,7 @@ class Channel(asyncio.Protocol):
             no other frame is passed on.
     """
 
-    def __init__(
-        self, receiver: Receiver, *, hello: Hello | None = None, expect_key: bytes | None = None
-    ) -> None:
+    def __init__(self, receiver: Receiver, *, hello: Hello | None = None, expect_key: bytes | None = None) -> None:
         self._receiver = receiver
         self._hello = hello
         self._expect_key = expect_key
@@ -58,14 +56,20 @@ class Channel(asyncio.Protocol):
     # --- sending ----------------------------------------------------------------------------------------
 
     def send(
-        self, kind: int, stream: int = 0, meta: bytes = b"", payload: Buffer = b"", flags: int = 0, load: int = 0
+        self,
+        kind: int,
+        stream: int = 0,
+        meta: bytes = b"",
+        payload: Buffer = b"",
+        flags: int = 0,
+        load: int = 0,
     ) -> None:
         """Queue one frame; it leaves with all others of this turn of the loop. Nothing happens when closed."""
         if self.closed:
             return
         size = len(payload)
         head = frame_head(kind, stream, meta, size, flags, load)
-        if size < _JOIN_BELOW_BYTES:
+        if size < _JOIN_BELOW_BYTES or self._transport is None:
             self._out.append(head + payload if size else head)
         else:
             self._out.append(head)
@@ -79,13 +83,13 @@ class Channel(asyncio.Protocol):
     def _flush(self) -> None:
         self._flush_scheduled = False
         out = self._out
-        if out:
+        if out and self._transport is not None:
             self._out = []
             self._transport_write(out[0] if len(out) == 1 else b"".join(out))
 
     def _transport_write(self, data: Buffer) -> None:
-        if self._transport is not None and not self.closed:
-            self._transport.write(data)
+        if not self.closed:
+            cast(asyncio.Transport, self._transport).write(data)
 
     def close(self) -> None:
         """Send what is queued, then close; ``channel_lost`` follows."""

@@ -27,7 +27,7 @@ class CallSite:
     @property
     def is_here(self) -> bool:
         """Whether the running loop of this thread is the caller's."""
-        return asyncio._get_running_loop() is self.loop  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        return asyncio._get_running_loop() is self.loop  # pyright: ignore[reportPrivateUsage]
 
 
 _current: CallSite | None = None
@@ -54,13 +54,13 @@ def serve_calls_from(
 
 
 def set_call_site(site: CallSite | None) -> None:
-    global _current  # noqa: PLW0603 - one per process is the point
+    global _current
     _current = site
 
 
 def on_first_call(connect: Callable[[], CallSite]) -> None:
     """What a process that is not ours does when a handle is used and nothing is connected."""
-    global _connect_driver  # noqa: PLW0603 - as above
+    global _connect_driver
     _connect_driver = connect
 
 

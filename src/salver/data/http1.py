@@ -81,9 +81,7 @@ class RequestParser:
     def between_requests(self) -> bool:
         """Whether nothing of a next request has arrived, as of the last ``feed`` that did not raise."""
         return (
-            not self._body_left
-            and self._chunked is None
-            and (not self._partial or self._partial.startswith(b"\r"))
+            not self._body_left and self._chunked is None and (not self._partial or self._partial.startswith(b"\r"))
         )
 
     def feed(self, data: bytes) -> None:

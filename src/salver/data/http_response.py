@@ -25,8 +25,7 @@ _prefixes: dict[bytes, bytes] = {}
 """Checked names as sent, each with what starts its line; empty for a name that is dropped."""
 
 STATUS_LINES: dict[int, bytes] = {
-    status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode("ascii"))
-    for status in HTTPStatus
+    status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode("ascii")) for status in HTTPStatus
 }
 """The status line, with its line end, of every status that has a name."""
 
@@ -85,9 +84,7 @@ def encode_header_block(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, 
 
 def _check_name(name: bytes) -> bytes:
     if not _is_token(name):
-        raise InvalidHeader(
-            f"response header {name!r}: its name has characters that HTTP does not allow there"
-        )
+        raise InvalidHeader(f"response header {name!r}: its name has characters that HTTP does not allow there")
     prefix = b"" if name.lower() in _DROPPED else name + b": "
     if len(name) <= _MAX_CACHED_NAME:  # an application that makes up names must not fill the memory
         if len(_prefixes) >= _MAX_PREFIXES:

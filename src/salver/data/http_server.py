@@ -1,8 +1,8 @@
 """One client's HTTP/1.1 connection at the proxy.
 
-Requests are answered in the order in which they came; while one is being answered, at most one more is taken in and
-reading pauses. All waiting has an absolute deadline, kept in one attribute and checked by the proxy's sweep: a slow
-client cannot renew it byte by byte.
+Requests are answered in the order in which they came; while one is being answered, what else has already arrived is
+taken in, up to a bound, and reading pauses. All waiting has a deadline, kept in one attribute and checked by the
+proxy's sweep; a slow client does not renew it byte by byte, but by kilobytes of body.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from salver.data.request_exchange import RequestExchange
 
 _NEVER = float("inf")
 _WRITE_BUFFER_BYTES = 64 * 1024
+_RENEWED_BY_BYTES = 4096
+_PIPELINED_AT_MOST = 128
 _BODYLESS = frozenset({204, 304, *range(100, 200)})
 
 
@@ -39,6 +41,7 @@ class HTTPConnection(asyncio.Protocol):
     """The server side of one connection, from accept to close."""
 
     __slots__ = (
+        "_body_since_renewal",
         "_current",
         "_flush_scheduled",
         "_handler",
@@ -70,6 +73,7 @@ class HTTPConnection(asyncio.Protocol):
         self._out: list[bytes] = []
         self._flush_scheduled = False
         self._paused_writing = False
+        self._body_since_renewal = 0
         self._served = 0
         self.deadline = _NEVER
         self.client: tuple[str, int] | None = None
@@ -116,9 +120,13 @@ class HTTPConnection(asyncio.Protocol):
 
     def head_received(self, head: RequestHead) -> None:
         exchange = self._receiving = RequestExchange(self, head)
+        if head.chunked or head.content_length:
+            self._renew_body_deadline()
         if self._current is None:
             self._current = exchange
             self._begin_if_large(exchange)
+        elif len(self._pipeline) >= _PIPELINED_AT_MOST:
+            raise BadRequest(400, f"more than {_PIPELINED_AT_MOST} pipelined requests")
         else:
             self._pipeline.append(exchange)
             self._transport.pause_reading()
@@ -126,7 +134,13 @@ class HTTPConnection(asyncio.Protocol):
     def body_received(self, chunk: bytes) -> None:
         if self._receiving is not None:
             self._receiving.body_received(chunk)
-            self.deadline = self._loop.time() + self._limits.body_idle_timeout_s
+            self._body_since_renewal += len(chunk)
+            if self._body_since_renewal >= _RENEWED_BY_BYTES:
+                self._renew_body_deadline()
+
+    def _renew_body_deadline(self) -> None:
+        self._body_since_renewal = 0
+        self.deadline = self._loop.time() + self._limits.body_idle_timeout_s
 
     def request_complete(self) -> None:
         exchange = self._receiving
@@ -295,9 +309,9 @@ class HTTPConnection(asyncio.Protocol):
     def timed_out(self) -> None:
         """The deadline passed. A client that was sending gets 408; an idle one is just closed."""
         current = self._current
-        if self._receiving is not None or not self._parser.between_requests:
-            if current is None or (current is self._receiving and not current.response_started):
-                self._plain_answer(408, "The request did not arrive in time.")
+        sending = self._receiving is not None or not self._parser.between_requests
+        if sending and (current is None or (current is self._receiving and not current.response_started)):
+            self._plain_answer(408, "The request did not arrive in time.")
         self._current = None
         self._receiving = None
         self._transport.close()

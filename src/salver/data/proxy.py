@@ -1,4 +1,4 @@
-"""The HTTP ingress: accepts connections, finds the application of each request, hands it to that deployment's router."""
+"""The HTTP ingress: accepts connections, finds each request's application, hands it to that deployment's router."""
 
 from __future__ import annotations
 

@@ -58,9 +58,7 @@ class Replica:
         prepare: makes the user's modules importable, before the definition is unpickled.
     """
 
-    def __init__(
-        self, *, key: bytes, board: LoadBoard, slot: int, prepare: Callable[[CodeContext], None]
-    ) -> None:
+    def __init__(self, *, key: bytes, board: LoadBoard, slot: int, prepare: Callable[[CodeContext], None]) -> None:
         self._key = key
         self._cells = board.cells
         self._slot = slot
@@ -112,7 +110,7 @@ class Replica:
             self._start(channel, frame, HTTPExchange)
         elif kind == Kind.CALL:
             self._start(channel, frame, None)
-        elif kind == Kind.BODY or kind == Kind.CREDIT:  # noqa: PLR1714 - faster than a set
+        elif kind == Kind.BODY or kind == Kind.CREDIT:
             _, exchange = self._running.get((channel, frame.stream), (None, None))
             if exchange is not None:
                 (exchange.body_received if kind == Kind.BODY else exchange.credit_received)(frame)
@@ -234,7 +232,7 @@ class Replica:
             exchange.fail()
         except BaseException as error:  # noqa: BLE001 - as above
             if not (isinstance(error, OSError) and key not in self._running):
-                logger.error("%s %s failed\n%s", meta.method, meta.root_path or "/", user_traceback(error))
+                log_failure(f"{meta.method} {meta.root_path or '/'}", user_traceback(error))
             exchange.fail()
         finally:
             self._free_slot(key)
@@ -290,7 +288,7 @@ class Replica:
         elif isinstance(error, SerializationError):
             kind = ErrorKind.SERIALIZATION
         else:
-            logger.error("call failed\n%s", text)
+            log_failure("call", text)
         meta = encode(ErrorMeta(kind, type(error).__qualname__, _text_of(error), text))
         payload = dump_exception(error) if kind == ErrorKind.USER else b""
         channel.send(Kind.ERROR, stream, meta, payload)
@@ -346,6 +344,11 @@ class Replica:
     def _check_drained(self) -> None:
         if self._draining and not self._ongoing and all(c.sender == CONTROLLER for c in self._channels):
             self.drained.set()
+
+
+def log_failure(what: str, text: str) -> None:
+    """One record per failure, under the request's id; the traceback is the user's, not the logging module's."""
+    logger.error("%s failed\n%s", what, text)
 
 
 def user_traceback(error: BaseException) -> str:

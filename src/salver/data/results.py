@@ -36,7 +36,7 @@ def encode_result(value: Any) -> tuple[bytes, bytes]:
     return JSON, json.dumps(value, separators=(",", ":"), default=_jsonable).encode()
 
 
-def _jsonable(value: Any) -> Any:  # noqa: PLR0911 - a table reads best as one
+def _jsonable(value: Any) -> Any:
     """Types beyond JSON's own, as FastAPI's ``jsonable_encoder`` says them, and arrays and tables."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json", by_alias=True)

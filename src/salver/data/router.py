@@ -54,7 +54,17 @@ class Exchange(Protocol):
 class ReplicaLink:
     """The connection of one caller to one replica, and the requests in flight on it."""
 
-    __slots__ = ("_dialling", "_next_stream", "_router", "channel", "leaving", "route", "slot", "streams", "waiting")
+    __slots__ = (
+        "_dialling",
+        "_next_stream",
+        "_router",
+        "channel",
+        "leaving",
+        "route",
+        "slot",
+        "streams",
+        "waiting",
+    )
 
     def __init__(self, router: Router, route: ReplicaRoute) -> None:
         self._router = router
@@ -110,12 +120,12 @@ class ReplicaLink:
 
     def frame_received(self, channel: Channel, frame: Frame) -> None:
         kind = frame.kind
-        if kind == Kind.RESPONSE or kind == Kind.ERROR or (kind == Kind.DATA and frame.flags & END):  # noqa: PLR1714
+        if kind == Kind.RESPONSE or kind == Kind.ERROR or (kind == Kind.DATA and frame.flags & END):
             exchange = self.streams.pop(frame.stream, None)
             if exchange is not None:
                 exchange.frame_received(frame)
                 self._stream_ended()
-        elif kind == Kind.HEAD or kind == Kind.DATA or kind == Kind.CREDIT:  # noqa: PLR1714
+        elif kind == Kind.HEAD or kind == Kind.DATA or kind == Kind.CREDIT:
             exchange = self.streams.get(frame.stream)
             if exchange is not None:
                 exchange.frame_received(frame)

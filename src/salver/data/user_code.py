@@ -50,7 +50,7 @@ class UserCode:
         user_class = cast("type[Any]", func_or_class)
         if inspect.iscoroutinefunction(user_class.__init__):
             target = user_class.__new__(user_class, *args, **kwargs)
-            await target.__init__(*args, **kwargs)
+            await cast(Any, target.__init__(*args, **kwargs))
         else:
             target = user_class(*args, **kwargs)
         return cls(target, is_function=False, threads=threads, name=name)
@@ -110,9 +110,9 @@ class UserCode:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _is_async(function: Any) -> bool:
+def _is_async(function: object) -> bool:
     """Whether calling it gives a coroutine or an asynchronous generator at once, without blocking."""
-    candidates = [function, getattr(function, "__func__", None), getattr(type(function), "__call__", None)]
+    candidates = [function, getattr(function, "__func__", None), getattr(cast(Any, type(function)), "__call__", None)]  # noqa: B004
     return any(
         inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate)
         for candidate in candidates

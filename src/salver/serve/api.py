@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Any
+from typing import Any, cast
 
 from salver.controller.client import ControlRefused, ControlUnreachable
 from salver.data.context import replica_identity
@@ -85,10 +85,8 @@ def run(
         ConfigurationError: a wrong name or prefix, or one that another application has.
         SerializationError: an argument cannot be sent to a replica.
     """
-    if not isinstance(target, Application):
-        raise TypeError(
-            f"serve.run takes the Application that `.bind()` returns, but got: {type(target).__name__}."
-        )
+    if not isinstance(cast(object, target), Application):
+        raise TypeError(f"serve.run takes the Application that `.bind()` returns, but got: {type(target).__name__}.")
     spec = build_application(target, name=name, route_prefix=route_prefix, code=code_context())
     session = current_session() or _default_session()
     try:
@@ -208,8 +206,9 @@ def get_deployment_handle(deployment_name: str, app_name: str | None = None) -> 
     if app_name is None:
         identity = replica_identity.get()
         if identity is None:
-            raise ServeException("Please specify an application name when getting a deployment handle outside of a "
-                                 "deployment.")
+            raise ServeException(
+                "Please specify an application name when getting a deployment handle outside of a deployment."
+            )
         app_name = identity.app_name
     for view in connected_session().control.status().applications:
         if view.name == app_name and any(each.name == deployment_name for each in view.deployments):

@@ -25,8 +25,7 @@ def build_from_target(target: object, args: Mapping[str, Any]) -> Application:
     if isinstance(target, Application):
         if args:
             raise ConfigurationError(
-                "Arguments can only be passed to an application builder function, "
-                "not an already built application."
+                "Arguments can only be passed to an application builder function, not an already built application."
             )
         return target
     if not inspect.isroutine(target):
@@ -47,9 +46,7 @@ def build_from_target(target: object, args: Mapping[str, Any]) -> Application:
     return application
 
 
-def _builder_argument(
-    builder: Callable[[Any], object], args: Mapping[str, Any]
-) -> dict[str, Any] | BaseModel:
+def _builder_argument(builder: Callable[[Any], object], args: Mapping[str, Any]) -> dict[str, Any] | BaseModel:
     """``args`` as the type of the builder's one parameter asks for them."""
     parameters = list(inspect.signature(builder).parameters.values())
     if len(parameters) != 1:
@@ -81,8 +78,6 @@ def parse_app_args(arguments: Iterable[str]) -> dict[str, str]:
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not key or not equals:
-            raise ConfigurationError(
-                f"Invalid application argument '{argument}', must be of the form '<key>=<val>'."
-            )
+            raise ConfigurationError(f"Invalid application argument '{argument}', must be of the form '<key>=<val>'.")
         parsed[key] = value
     return parsed

@@ -69,7 +69,7 @@ class AutoscalingConfig(Options):
         target_ongoing_requests: requests per replica, queued and running, to aim at.
         metrics_interval_s: deprecated, without effect.
         look_back_period_s: over how many seconds the load is averaged.
-        smoothing_factor, upscale_smoothing_factor, downscale_smoothing_factor: deprecated names of
+        smoothing_factor, upscale_smoothing_factor, downscale_smoothing_factor: deprecated, use
             the next two.
         upscaling_factor, downscaling_factor: multiply a step up or down; None is 1.
         downscale_delay_s, upscale_delay_s: for how many seconds a step must be wanted before it is made.
@@ -91,21 +91,15 @@ class AutoscalingConfig(Options):
     upscaling_factor: OptionalPositive = None
     downscaling_factor: OptionalPositive = None
     downscale_delay_s: NotNegative = 600.0
-    downscale_to_zero_delay_s: Annotated[NotNegative | None, Allowed("a number of at least 0, or None")] = (
-        None
-    )
+    downscale_to_zero_delay_s: Annotated[NotNegative | None, Allowed("a number of at least 0, or None")] = None
     upscale_delay_s: NotNegative = 30.0
-    aggregation_function: Annotated[AggregationFunction, Allowed('"mean", "max" or "min"')] = (
-        AggregationFunction.MEAN
-    )
+    aggregation_function: Annotated[AggregationFunction, Allowed('"mean", "max" or "min"')] = AggregationFunction.MEAN
     policy: AutoscalingPolicy = AutoscalingPolicy()
 
     @model_validator(mode="after")
     def _check_bounds(self) -> Self:
         if self.max_replicas < self.min_replicas:
-            raise ValueError(
-                f"max_replicas={self.max_replicas}: must be at least min_replicas={self.min_replicas}"
-            )
+            raise ValueError(f"max_replicas={self.max_replicas}: must be at least min_replicas={self.min_replicas}")
         initial = self.initial_replicas
         if initial is not None and not self.min_replicas <= initial <= self.max_replicas:
             raise ValueError(
@@ -168,8 +162,7 @@ class HTTPOptions(Options):
     def _check_unsupported(self) -> Self:
         if self.middlewares:
             raise ValueError(
-                "middlewares: are not supported here; "
-                "add them to the ASGI application of your ingress deployment"
+                "middlewares: are not supported here; add them to the ASGI application of your ingress deployment"
             )
         if self.num_cpus:
             raise ValueError(f"num_cpus={self.num_cpus:g}: is not supported, proxies reserve no CPUs")
@@ -247,9 +240,9 @@ class GangSchedulingConfig(Options):
 
     gang_size: Count
     gang_placement_strategy: Annotated[Literal["PACK", "SPREAD"], Allowed('"PACK" or "SPREAD"')] = "PACK"
-    runtime_failure_policy: Annotated[
-        Literal["RESTART_GANG", "RESTART_REPLICA"], Allowed('"RESTART_GANG"')
-    ] = "RESTART_GANG"
+    runtime_failure_policy: Annotated[Literal["RESTART_GANG", "RESTART_REPLICA"], Allowed('"RESTART_GANG"')] = (
+        "RESTART_GANG"
+    )
 
     @model_validator(mode="after")
     def _check_policy(self) -> Self:

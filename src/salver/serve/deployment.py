@@ -104,9 +104,7 @@ class Deployment(Generic[Target]):
             OptionsError: a wrong value (a ``ValueError``).
         """
         check_option_names("Deployment.options()", options)
-        changed = Deployment(
-            self._func_or_class, self._options.changed(options), self._init_args, self._init_kwargs
-        )
+        changed = Deployment(self._func_or_class, self._options.changed(options), self._init_args, self._init_kwargs)
         warn_about_options_without_effect(changed.name, changed.all_options)
         return changed
 
@@ -141,9 +139,7 @@ class Deployment(Generic[Target]):
             signature.bind(*args, **kwargs)
         except TypeError as error:
             shown = self._func_or_class.__name__ + _without_annotations(signature)
-            raise TypeError(
-                f"deployment {self.name!r}: bind(): {error}; the constructor is {shown}"
-            ) from None
+            raise TypeError(f"deployment {self.name!r}: bind(): {error}; the constructor is {shown}") from None
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
         name = self._func_or_class.__name__

@@ -1,4 +1,4 @@
-"""The exceptions that users handle. ``ServeException`` is the root of all; ``RayServeException`` is its name there."""
+"""The exceptions that users handle. ``ServeException`` is the root of all; ``RayServeException`` is the same."""
 
 from salver.errors import (
     BackPressureError,

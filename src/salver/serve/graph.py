@@ -105,10 +105,6 @@ class _Graph:
         return handle
 
     def _name(self, application: Application) -> DeploymentHandle[Any]:
-        from salver.serve.handle import (
-            DeploymentHandle,
-        )  # a cycle: handles wait for their results in serve.api
-
         wanted = name = application.deployment.name
         taken = {handle.deployment_name for handle in self._handles.values()}
         number = 0
@@ -175,9 +171,7 @@ def _deployment_spec(node: _Node, fingerprint: str) -> DeploymentSpec:
         max_queued_requests=options.max_queued_requests,
         startup_timeout_s=options.startup_timeout_s,
         graceful_shutdown_timeout_s=options.graceful_shutdown_timeout_s,
-        max_constructor_failures=min(
-            num_replicas * FAILURES_PER_REPLICA, options.max_constructor_retry_count
-        ),
+        max_constructor_failures=min(num_replicas * FAILURES_PER_REPLICA, options.max_constructor_retry_count),
         options={**options.model_dump(mode="json"), "name": node.id.name},
     )
 
@@ -224,6 +218,4 @@ def _check_user_config(node: _Node) -> None:
     if not inspect.isclass(node.deployment.func_or_class):
         raise ConfigurationError("deployment_def must be a class to use user_config or rank")
     if not hasattr(node.deployment.func_or_class, "reconfigure"):
-        raise ConfigurationError(
-            f"user_config or rank specified but deployment {node.id} missing reconfigure method"
-        )
+        raise ConfigurationError(f"user_config or rank specified but deployment {node.id} missing reconfigure method")

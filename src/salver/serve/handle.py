@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Generator
+from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 from salver.data.call import Call, own
@@ -62,9 +63,7 @@ class DeploymentHandle(Generic[T]):
         """
         site = call_site()
         context = request_context.get()
-        meta = CallMeta(
-            self._method_name, context.request_id or new_request_id(), context.route, context.app_name
-        )
+        meta = CallMeta(self._method_name, context.request_id or new_request_id(), context.route, context.app_name)
         call = Call(site, f"{self._app_name}#{self._deployment_name}", meta)
         if _holds_response(args) or _holds_response(kwargs):
             _on_loop(site, _start_when_resolved, call, args, kwargs)
@@ -109,17 +108,16 @@ class DeploymentResponse:
             TimeoutError: it did not come in time.
             RuntimeError: called inside a running event loop, which it would block.
         """
-        if asyncio._get_running_loop() is not None:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        if asyncio._get_running_loop() is not None:  # pyright: ignore[reportPrivateUsage]
             raise RuntimeError(
-                "Sync methods should not be called from within an `asyncio` event loop. "
-                "Use `await response` instead."
+                "Sync methods should not be called from within an `asyncio` event loop. Use `await response` instead."
             )
         return self._elsewhere().result(timeout_s)
 
     def _elsewhere(self) -> concurrent.futures.Future[Any]:
         """The answer for another thread than the call site's loop."""
         answer: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        self._site.loop.call_soon_threadsafe(self._call.future.add_done_callback, lambda f: _copy(f, answer))
+        self._site.loop.call_soon_threadsafe(self._call.future.add_done_callback, partial(_copy, target=answer))
         return answer
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -180,7 +178,7 @@ async def _resolved(value: Any) -> Any:
     """``value`` with every response in it replaced by what it answered."""
     if isinstance(value, DeploymentResponse):
         return await value
-    kind = type(value)
+    kind = cast("type[object]", type(value))
     if kind is tuple:
         return tuple([await _resolved(item) for item in value])
     if kind is list:

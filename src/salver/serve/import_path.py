@@ -78,13 +78,9 @@ def _split(import_path: str) -> tuple[str, list[str]]:
     file_name, is_file, _ = module_name.partition(".py")
     if "/" in module_name or (is_file and separator == ":" and module_name.endswith(".py")):
         suggestion = f"{file_name.strip('./').replace('/', '.')}:{attribute}"
-        raise ImportPathError(
-            f"import path {import_path!r}: takes a module's name, not a file's: use {suggestion!r}"
-        )
+        raise ImportPathError(f"import path {import_path!r}: takes a module's name, not a file's: use {suggestion!r}")
     if not all(name.isidentifier() for name in (*module_name.split("."), *parts)):
-        raise ImportPathError(
-            f"import path {import_path!r}: must be of the form 'module:attribute', like 'app:app'"
-        )
+        raise ImportPathError(f"import path {import_path!r}: must be of the form 'module:attribute', like 'app:app'")
     return module_name, parts
 
 

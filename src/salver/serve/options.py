@@ -118,9 +118,7 @@ class RayActorOptions(Options):
         AfterValidator(_check_resources),
     ] = Field(default_factory=dict[str, float])
     accelerator_type: Annotated[str | None, Allowed("a string or None")] = None
-    runtime_env: Annotated[
-        JsonObject | None, Allowed("a JSON-serializable dict with string keys, or None")
-    ] = None
+    runtime_env: Annotated[JsonObject | None, Allowed("a JSON-serializable dict with string keys, or None")] = None
     label_selector: Annotated[dict[str, str] | None, Allowed("a dict of strings to strings, or None")] = None
     fallback_strategy: Annotated[list[dict[str, Any]] | None, Allowed("a list of dicts, or None")] = None
 
@@ -138,9 +136,7 @@ def _check_name(name: str) -> str:
 def _check_actor_names(actors: list[DeploymentActorConfig] | None) -> list[DeploymentActorConfig] | None:
     names = [actor.name for actor in actors or ()]
     if len(set(names)) != len(names):
-        raise PydanticCustomError(
-            "predicate", "must have different names: {names}", {"names": ", ".join(names)}
-        )
+        raise PydanticCustomError("predicate", "must have different names: {names}", {"names": ", ".join(names)})
     return actors
 
 
@@ -199,9 +195,7 @@ class DeploymentOptions(Options):
     ] = None
     user_config: Json = None
     max_ongoing_requests: Count = 5
-    max_queued_requests: Annotated[
-        Count | Literal[-1], Allowed("an integer of at least 1, or -1 (no limit)")
-    ] = -1
+    max_queued_requests: Annotated[Count | Literal[-1], Allowed("an integer of at least 1, or -1 (no limit)")] = -1
     backpressure_config: BackpressureConfig = BackpressureConfig()
     autoscaling_config: AutoscalingConfig | None = None
     graceful_shutdown_wait_loop_s: NotNegative = 2
@@ -212,9 +206,7 @@ class DeploymentOptions(Options):
     request_router_config: RequestRouterConfig = RequestRouterConfig()
     max_constructor_retry_count: Count = 20
     gang_scheduling_config: GangSchedulingConfig | None = None
-    deployment_actors: Annotated[list[DeploymentActorConfig] | None, AfterValidator(_check_actor_names)] = (
-        None
-    )
+    deployment_actors: Annotated[list[DeploymentActorConfig] | None, AfterValidator(_check_actor_names)] = None
     rolling_update_percentage: Annotated[Number, Gt(0), Le(1), Allowed("a number above 0, up to 1")] = 0.2
     max_surge_percent: Annotated[Number, Ge(0), Le(100), Allowed("a number from 0 to 100")] = 0
     startup_timeout_s: Positive = 600
@@ -249,8 +241,7 @@ class DeploymentOptions(Options):
             for other in ("placement_group_bundles", "gang_scheduling_config"):
                 if getattr(self, other) is not None:
                     raise ValueError(
-                        f"max_replicas_per_node={self.max_replicas_per_node}: "
-                        f"cannot be set together with {other}"
+                        f"max_replicas_per_node={self.max_replicas_per_node}: cannot be set together with {other}"
                     )
         return self
 

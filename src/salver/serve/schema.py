@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel
@@ -11,7 +11,7 @@ from salver.controller.api_records import StatusAnswer
 from salver.records import ApplicationView, DeploymentView
 
 
-class ApplicationStatus(str, Enum):
+class ApplicationStatus(StrEnum):
     """The state of an application."""
 
     NOT_STARTED = "NOT_STARTED"
@@ -22,7 +22,7 @@ class ApplicationStatus(str, Enum):
     DELETING = "DELETING"
 
 
-class DeploymentStatus(str, Enum):
+class DeploymentStatus(StrEnum):
     """The state of a deployment."""
 
     UPDATING = "UPDATING"
@@ -33,7 +33,7 @@ class DeploymentStatus(str, Enum):
     DOWNSCALING = "DOWNSCALING"
 
 
-class ProxyStatus(str, Enum):
+class ProxyStatus(StrEnum):
     """The state of the HTTP ingress on one machine."""
 
     STARTING = "STARTING"

@@ -67,7 +67,7 @@ def join_session(name: str | None) -> Session:
 
 def current_session() -> Session | None:
     """The session of this process, if it has one whose instance still runs."""
-    global _session  # noqa: PLW0603 - one per process is the point
+    global _session
     with _lock:
         if _session is not None and not _session.instance.is_running():
             _session.close()
@@ -95,7 +95,7 @@ def connected_session() -> Session:
 
 def close_session() -> None:
     """Forget the session; its instance ends if this process started it. May be called twice."""
-    global _session  # noqa: PLW0603 - as above
+    global _session
     with _lock:
         session, _session = _session, None
     if session is not None:
@@ -103,7 +103,7 @@ def close_session() -> None:
 
 
 def _adopt(session: Session) -> Session:
-    global _session  # noqa: PLW0603 - as above
+    global _session
     close_session()
     with _lock:
         _session = session

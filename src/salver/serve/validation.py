@@ -148,9 +148,7 @@ def _check_json(value: Any) -> Any:
     try:
         json.dumps(value)
     except (TypeError, ValueError, RecursionError) as error:
-        raise PydanticCustomError(
-            "predicate", "is not JSON-serializable: {reason}", {"reason": str(error)}
-        ) from None
+        raise PydanticCustomError("predicate", "is not JSON-serializable: {reason}", {"reason": str(error)}) from None
     return value
 
 

@@ -22,8 +22,8 @@ Life of a stream, caller to replica and back::
                     <-  ERROR              user code raised, or the stream broke; the end
     CANCEL          ->                     nobody waits for the answer any more; the end for the caller
 
-and on stream 0: HELLO (first, from the dialler), WAIT / READY / DECLINE (slots), GOAWAY (draining), SNAPSHOT (routing),
-and CONTROL with its RESPONSE or ERROR on a stream of its own.
+and on stream 0: HELLO (first, from the dialler), WAIT / READY / DECLINE (slots), GOAWAY (draining), SNAPSHOT
+(routing), and CONTROL with its RESPONSE or ERROR on a stream of its own.
 """
 
 from __future__ import annotations
@@ -138,9 +138,7 @@ class FrameDecoder:
             start = offset + HEADER_SIZE
             middle = start + meta_length
             offset += need
-            payload = (
-                data[middle:offset] if offset - middle < _VIEW_FROM_BYTES else memoryview(data)[middle:offset]
-            )
+            payload = data[middle:offset] if offset - middle < _VIEW_FROM_BYTES else memoryview(data)[middle:offset]
             frames.append(Frame(kind, flags, stream, load, data[start:middle], payload))
             need = HEADER_SIZE
         self._have = size - offset

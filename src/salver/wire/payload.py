@@ -25,9 +25,13 @@ from collections.abc import Set as AbstractSet
 from importlib import import_module
 from typing import Any, cast
 
-import cloudpickle  # noqa: TID251
+import cloudpickle  # noqa: TID251  # pyright: ignore[reportMissingTypeStubs]
 
 from salver.errors import SerializationError
+from salver.wire.frames import Buffer
+
+_cloudpickle: Any = cloudpickle  # it has no types
+_CloudPickler = cast("type[pickle.Pickler]", _cloudpickle.Pickler)
 
 _COUNT = struct.Struct("<I")
 _SIZE = struct.Struct("<Q")
@@ -36,7 +40,7 @@ _MAIN = b"__main__"
 Replace = Callable[[object], object]
 
 
-def dump_value(value: object) -> bytes | bytearray:
+def dump_value(value: object) -> Buffer:
     """Pickle an argument list or a result.
 
     Layout: u32 number of out-of-band buffers n, n × u64 sizes and one u64 for the pickle's, the pickle, the buffers.
@@ -52,7 +56,7 @@ def dump_value(value: object) -> bytes | bytearray:
     if not data or _MAIN in data:
         buffers.clear()
         try:
-            data = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+            data = _cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
         except Exception as error:
             raise SerializationError(_explain(value, error)) from error
     if not buffers:
@@ -72,7 +76,7 @@ def _join(data: bytes, buffers: list[pickle.PickleBuffer]) -> bytearray:
     return out
 
 
-def load_value(data: bytes | memoryview) -> Any:
+def load_value(data: Buffer) -> Any:
     """Undo ``dump_value``. Raises SerializationError when the value cannot be rebuilt here."""
     try:
         (count,) = _COUNT.unpack_from(data)
@@ -82,11 +86,9 @@ def load_value(data: bytes | memoryview) -> Any:
         if view.readonly:  # a received array must be as writable as a sent one
             view = memoryview(bytearray(view))
         offset = 4
-        sizes: list[int] = []
-        for _ in range(count + 1):
-            sizes.append(_SIZE.unpack_from(view, offset)[0])
-            offset += 8
-        end = offset + sizes[count]
+        sizes = cast("tuple[int, ...]", struct.unpack_from(f"<{count + 1}Q", view, offset))
+        offset += 8 * (count + 1)
+        end: int = offset + sizes[count]
         body = view[offset:end]
         buffers: list[memoryview] = []
         for size in sizes[:count]:
@@ -100,15 +102,15 @@ def load_value(data: bytes | memoryview) -> Any:
 def dump_exception(error: BaseException) -> bytes:
     """Pickle a user's exception, or give ``b""`` when it would not survive the journey."""
     try:
-        data = cloudpickle.dumps(error, protocol=5)
+        data = _cloudpickle.dumps(error, protocol=5)
         if isinstance(pickle.loads(data), BaseException):
             return data
     except Exception:  # noqa: BLE001 - user classes may raise anything here; text is the fallback
-        pass
+        return b""
     return b""
 
 
-def load_exception(data: bytes | memoryview) -> BaseException | None:
+def load_exception(data: Buffer) -> BaseException | None:
     """Undo ``dump_exception``; None when there is none or its class is missing here."""
     if not data:
         return None
@@ -147,7 +149,7 @@ def _dump_definition(value: object, replace: Replace | None) -> bytes:
     return out.getvalue()
 
 
-class _DefinitionPickler(cloudpickle.Pickler):
+class _DefinitionPickler(_CloudPickler):
     def __init__(self, file: io.BytesIO, replace: Replace | None) -> None:
         super().__init__(file, protocol=5)
         self._replace = replace
@@ -202,7 +204,9 @@ def _explain(value: object, error: BaseException, replace: Replace | None = None
     return f"{where}cannot be pickled: {type(culprit).__module__}.{type(culprit).__qualname__} ({_describe(error)})"
 
 
-def find_unpicklable(value: object, replace: Replace | None = None, path: str = "", depth: int = 6) -> tuple[str, object]:
+def find_unpicklable(
+    value: object, replace: Replace | None = None, path: str = "", depth: int = 6
+) -> tuple[str, object]:
     """The deepest part of ``value`` that cannot be pickled by itself, with its path (``['model'].lock``)."""
     for step, part in _parts(value):
         if depth and not _picklable(part, replace):
@@ -217,7 +221,7 @@ def _parts(value: Any) -> list[tuple[str, object]]:
     if isinstance(value, Sequence | AbstractSet) and not isinstance(value, str | bytes | bytearray | memoryview):
         members = cast("Sequence[object]", value)
         return [(f"[{index}]", item) for index, item in enumerate(members)]
-    attributes: Any = getattr(value, "__dict__", None)
+    attributes: Any = getattr(cast(Any, value), "__dict__", None)
     if isinstance(attributes, dict) and not isinstance(value, type):
         named = cast("dict[str, object]", attributes)
         return [(f".{name}", item) for name, item in named.items()]

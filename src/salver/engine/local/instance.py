@@ -1,7 +1,7 @@
 """An instance's folder: its sockets, state and identity, for this user only.
 
-``$XDG_RUNTIME_DIR/salver/<name>/``, else ``<temporary folder>/salver-<uid>/<name>/``. The supervisor holds a lock in it
-for as long as it lives; a folder whose lock is free belongs to nobody and is removed by whoever finds it.
+``$XDG_RUNTIME_DIR/salver/<name>/``, else ``<temporary folder>/salver-<uid>/<name>/``. The supervisor holds a lock in
+it for as long as it lives; a folder whose lock is free belongs to nobody and is removed by whoever finds it.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import psutil
@@ -169,7 +170,8 @@ def _holder_of(port: int) -> str:
     """`` by python (pid 123)`` when we may know it."""
     try:
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            local: Any = connection.laddr
+            if connection.status == psutil.CONN_LISTEN and local.port == port and connection.pid:
                 return f" by '{psutil.Process(connection.pid).name()}' (pid {connection.pid})"
     except (psutil.Error, AttributeError):
         pass

@@ -1,4 +1,4 @@
-"""What a forked child does before it becomes what it is: cut the ties to its siblings, tie its life to the parent's."""
+"""What a forked child does before it becomes what it is: leave its siblings' things, tie its life to the parent's."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def fork(title: str, main: Callable[[], None], *, close: list[int]) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
-    if pid:
-        return pid
-    _child(title, main, close, parent)
+    if not pid:
+        _child(title, main, close, parent)
+    return pid
 
 
 def _child(title: str, main: Callable[[], None], close: list[int], parent: int) -> NoReturn:

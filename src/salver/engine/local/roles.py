@@ -1,4 +1,4 @@
-"""What each forked process runs: an event loop, one object of the data or control plane, and a clean end on SIGTERM."""
+"""What each forked process runs: an event loop, one object of the data or control plane, a clean end on SIGTERM."""
 
 from __future__ import annotations
 
@@ -85,8 +85,14 @@ async def _replica(instance: Instance, key: bytes, process: ReplicaProcess, list
     await stop_calls()
 
 
-def run_controller(instance: Instance, key: bytes, link: socket.socket, control: socket.socket, routing: socket.socket,
-                   epoch: int) -> None:
+def run_controller(
+    instance: Instance,
+    key: bytes,
+    link: socket.socket,
+    control: socket.socket,
+    routing: socket.socket,
+    epoch: int,
+) -> None:
     """The controller; imported by name, for it is a layer above this one."""
     configure_logging("controller", str(os.getpid()))
     main: Callable[..., Coroutine[Any, Any, None]] = import_module("salver.controller.process").main

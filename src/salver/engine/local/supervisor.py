@@ -1,12 +1,13 @@
 """The supervisor: forks every other process of an instance, and ends them.
 
 It is small on purpose. No user code, no network input, no threads and no event loop (a ``selectors`` loop), so that
-``fork`` is safe at any time; the modules of all roles are imported once, before the first fork, so that a child starts
-in milliseconds and shares their memory. It owns the listening sockets: a proxy or controller that dies leaves the
-connections that wait to be accepted to its successor.
+``fork`` is safe at any time; the modules of all roles are imported once, before the first fork, so that a child
+starts in milliseconds and shares their memory. It owns the listening sockets: a proxy or controller that dies leaves
+the connections that wait to be accepted to its successor.
 
 It ends with its last reason to live: the process that started it (watched by pidfd and by a pipe), or SIGTERM. On
-SIGTERM proxies finish what they have, then the controller stops deciding, then replicas finish; a second SIGTERM ends everything at once.
+SIGTERM proxies finish what they have, then the controller stops deciding, then replicas finish; a second SIGTERM ends
+everything at once.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ class Supervisor:
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         self._signal_writer = writer
         for number in (signal.SIGCHLD, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, _noted_by_the_wakeup_descriptor)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the command line to interpret
         self._selector.register(self._signals, selectors.EVENT_READ, self._read_signals)
 
@@ -173,10 +174,24 @@ class Supervisor:
 
     # --- children ---------------------------------------------------------------------------------------
 
-    def _fork(self, role: str, title: str, main: Callable[[], None], *, keep: list[socket.socket], number: int = 0,
-              replica: ReplicaProcess | None = None) -> Child:
-        own: list[int] = [self._signals.fileno(), self._signal_writer.fileno(), self._lifeline, self._lock,
-                          self._starter_fd, self._selector_fd()]
+    def _fork(
+        self,
+        role: str,
+        title: str,
+        main: Callable[[], None],
+        *,
+        keep: list[socket.socket],
+        number: int = 0,
+        replica: ReplicaProcess | None = None,
+    ) -> Child:
+        own: list[int] = [
+            self._signals.fileno(),
+            self._signal_writer.fileno(),
+            self._lifeline,
+            self._lock,
+            self._starter_fd,
+            self._selector_fd(),
+        ]
         shared: list[socket.socket] = [*self._http, self._control, self._routing]
         if self._link is not None:
             shared.append(self._link)
@@ -375,6 +390,10 @@ class Supervisor:
         self._instance.remove()
 
 
+def _noted_by_the_wakeup_descriptor(_number: int, _frame: object) -> None:
+    """A handler must exist for the descriptor to be written."""
+
+
 def _kill_group(pid: int) -> None:
     try:
         os.killpg(pid, signal.SIGKILL)
@@ -386,7 +405,7 @@ def _kill_group(pid: int) -> None:
 
 
 def main() -> None:
-    """Entry point: ``supervisor FOLDER PROXIES LIFELINE LOCK STARTER CONTROL ROUTING HTTP...`` (descriptor numbers)."""
+    """Entry point: ``FOLDER PROXIES LIFELINE LOCK STARTER CONTROL ROUTING HTTP...``, the last ones descriptors."""
     from gc import collect, freeze
 
     from setproctitle import setproctitle
