@@ -1,7 +1,8 @@
-"""An engine that may do everything a real one may: late, lost, repeated and reordered answers, crashes, hangs.
+"""An engine that does all that a real one may: late, lost, repeated and reordered answers, crashes, hangs.
 
-What it may not do, because no engine of ours does: run the commands for one replica out of order, or lose the exit of a
-process which the control core takes for running (exits come from the kernel, and a new connection lists anew).
+What it may not do, because no engine of ours does: run the commands for one replica out of order, or lose the
+exit of a process which the control core takes for running (exits come from the kernel, and a new connection
+lists anew).
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class HostileEngine:
         self.answers.clear()
 
     def droppable(self, routed: set[str]) -> list[Event]:
-        """Answers whose loss must heal: all but exits of replicas that are, or are about to be, taken for running."""
+        """Answers whose loss must heal: all but exits of replicas that are, or soon will be, taken for running."""
         initialized = {a.replica_id for a in self.answers if isinstance(a, ReplicaInitialized)}
         needed = initialized | routed
         return [a for a in self.answers if not (isinstance(a, ProcessExited) and a.replica_id in needed)]
@@ -119,7 +120,7 @@ class HostileEngine:
         if process is None:
             self.answers.append(InitializeFailed(replica_id, "connection refused"))
             return
-        assert process.version == deployment.version, f"{replica_id} is {process.version}, not {deployment.version}"
+        assert process.version == deployment.version, f"{replica_id}: {process.version}, not {deployment.version}"
         broken = fails or deployment.version == BROKEN_VERSION or not deployment.definition
         if broken and not process.constructed:
             self.answers.append(InitializeFailed(replica_id, "Traceback:\nValueError"))

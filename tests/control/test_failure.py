@@ -100,11 +100,11 @@ def test_other_replicas_that_run_do_not_forgive_a_constructor_that_keeps_failing
     scene.exited(R1)
     for number in range(2, 12):
         fail_constructor(scene, f"shop#model#r{number}")
-        waited_from = scene.now
         scene.wait_for_deadline()
+    fail_constructor(scene, "shop#model#r12")
 
     assert scene.deployment().status == "UNHEALTHY"
-    assert scene.now == waited_from + 30.0
+    assert scene.cluster.next_deadline() == scene.now + 30.0
 
 
 def test_scaling_the_failing_one_away_forgives_it_after_a_while() -> None:
@@ -163,6 +163,18 @@ def test_a_version_that_once_ran_is_never_given_up() -> None:
 
     assert scene.deployment().status == "UNHEALTHY"
     assert starts(scene.wait_for_deadline()) == ["shop#model#r8"]
+
+
+def test_a_version_that_once_ran_is_never_given_up_when_nothing_of_it_is_left() -> None:
+    scene = Scene()
+    scene.deploy(deployment_spec(max_constructor_failures=1))
+    scene.running(R0)
+    scene.exited(R0)
+    fail_constructor(scene, R1)
+
+    assert scene.deployment().status == "UNHEALTHY"
+    assert scene.cluster.snapshot().deployments[0].unavailable == ""
+    assert starts(scene.wait_for_deadline()) == ["shop#model#r2"]
 
 
 def test_a_constructor_that_hangs_is_killed_and_named() -> None:

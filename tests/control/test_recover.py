@@ -29,8 +29,8 @@ def found(replica_id: str, version: str = "v1", slot: int = 0) -> FoundProcess:
     )
 
 
-def recovered(*processes: FoundProcess, num_replicas: int = 1, version: str = "v1", **limits: int) -> Scene:
-    spec = deployment_spec(version=version, num_replicas=num_replicas, **limits)
+def recovered(*processes: FoundProcess, num_replicas: int = 1, version: str = "v1", max_failures: int = 3) -> Scene:
+    spec = deployment_spec(version=version, num_replicas=num_replicas, max_constructor_failures=max_failures)
     return Scene(recover=Recover((application_spec(spec),), processes))
 
 
@@ -85,7 +85,7 @@ def test_an_update_goes_on_where_it_was() -> None:
 
 
 def test_an_adopted_replica_that_cannot_initialize_is_killed_and_replaced() -> None:
-    scene = recovered(found(X5), max_constructor_failures=1)
+    scene = recovered(found(X5), max_failures=1)
 
     commands = scene.send(InitializeFailed(X5, "connection refused"))
 
@@ -110,7 +110,7 @@ def test_an_adopted_replica_that_does_not_answer_is_killed_and_replaced() -> Non
 
 
 def test_a_version_is_not_given_up_while_an_adopted_replica_of_it_may_run() -> None:
-    scene = recovered(found(X5), num_replicas=2, max_constructor_failures=1)
+    scene = recovered(found(X5), num_replicas=2, max_failures=1)
     scene.started(R0)
     scene.send(InitializeFailed(R0, "MemoryError"))
     assert scene.deployment().status == "UPDATING"

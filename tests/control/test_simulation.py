@@ -1,7 +1,7 @@
 """The control core against a hostile engine: any order of deploys, faults and restarts must end well.
 
-Hypothesis writes the story. After every event the core's invariants are checked; at the end the engine turns fair, and
-what runs must be exactly what was asked for.
+Hypothesis writes the story. After every event the core's invariants are checked; at the end the engine turns
+fair, and what runs must be exactly what was asked for.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import itertools
 from collections.abc import Sequence
 from typing import TypeVar
 
+from hostile_engine import BROKEN_VERSION, HostileEngine, replica_of
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from hostile_engine import BROKEN_VERSION, HostileEngine
 from msgspec.structs import replace
 from scene import application_spec, deployment_spec, drains
 
@@ -30,6 +30,7 @@ from salver.control.events import (
     Tick,
 )
 from salver.records import ApplicationSpec, ApplicationView, DeploymentView
+from salver.wire.snapshot import ApplicationRoute
 
 MAX_STEPS_TO_QUIET = 500
 CHOICE = st.integers(0, 10_000)
@@ -95,7 +96,7 @@ class ClusterMachine(RuleBasedStateMachine):
         self.sound = True
 
     def check_capacity(self, commands: list[Command]) -> None:
-        """A drain of what is still wanted never leaves less serving than wanted: only crashes cost capacity."""
+        """No drain leaves less serving than is wanted: only crashes cost capacity."""
         wanted = {str(d.id): d.num_replicas for app in self.saved for d in app.deployments}
         serving = {route.key: len(route.replicas) for route in self.cluster.snapshot().deployments}
         for replica_id in drains(commands):
@@ -164,22 +165,25 @@ class ClusterMachine(RuleBasedStateMachine):
 
     # --- the engine, fair ---
 
-    @rule()
-    def be_fair(self) -> None:
-        """Execute and deliver everything, in order; draining processes end."""
-        while self.engine.commands or self.engine.answers:
-            for command in list(self.engine.commands):
-                self.engine.execute(command.replica_id)  # type: ignore[union-attr]
+    @rule(turns=st.integers(1, 4), repeat=st.booleans())
+    def be_fair(self, turns: int, repeat: bool) -> None:
+        """Execute and deliver everything in order, even if every answer is then ``repeat``ed; what drains ends."""
+        for _ in range(turns):
+            while self.engine.commands:
+                self.engine.execute(replica_of(self.engine.commands[0]))
             for process in [p for p in self.engine.processes.values() if p.draining]:
                 self.engine.end(process.replica_id, "exited with code 0")
-            while self.engine.answers:
-                self.handle(self.engine.answers.pop(0))
+            answers = list(self.engine.answers)
+            self.engine.answers.clear()
+            for answer in answers + answers[::-1] * repeat:
+                self.handle(answer)
 
     def teardown(self) -> None:
         if not self.sound:
             return
         for _ in range(MAX_STEPS_TO_QUIET):
-            self.be_fair()
+            self.be_fair(turns=10, repeat=False)
+            assert not self.engine.commands, f"no end of commands: {self.engine.commands}"
             if self.cluster.next_deadline() is None:
                 break
             self.wait_for_deadline()
@@ -214,6 +218,9 @@ class ClusterMachine(RuleBasedStateMachine):
                 assert found.status == "HEALTHY"
                 assert versions == [wanted.version] * wanted.num_replicas
             self.check_versions(found)
+        if not failed:
+            route = ApplicationRoute(spec.name, spec.route_prefix, spec.ingress)
+            assert route in self.cluster.snapshot().applications
         assert not deployments or self.in_target(failed, spec), f"not in the target, yet still here: {deployments}"
 
     def in_target(self, names: list[str], spec: ApplicationSpec) -> bool:
@@ -235,7 +242,7 @@ class ClusterMachine(RuleBasedStateMachine):
 
 
 ClusterMachine.TestCase.settings = settings(
-    max_examples=120,
+    max_examples=200,
     stateful_step_count=50,
     deadline=None,
     database=None,

@@ -1,4 +1,4 @@
-"""Rolling updates: no capacity is lost, a broken version stops them, and routes switch when that loses nothing."""
+"""Rolling updates: no capacity is lost, a broken version stops them, routes switch when that loses nothing."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_broken_version_stops_the_update_and_the_old_one_serves_on() -> None:
     scene.started(*ids(2, 3))
 
     error = "Traceback (most recent call last):\n  File x\nValueError: no such model"
-    commands = scene.send(InitializeFailed(*ids(2), error))
+    commands = scene.send(InitializeFailed("shop#model#r2", error))
 
     assert kills(commands) == ids(2, 3)
     assert starts(commands) == []
@@ -119,7 +119,7 @@ def test_a_failed_update_is_mended_by_the_next_deploy() -> None:
     scene = scene_with(1)
     scene.deploy(deployment_spec(version="v2", max_constructor_failures=1))
     scene.started(*ids(1))
-    scene.send(InitializeFailed(*ids(1), "ValueError"))
+    scene.send(InitializeFailed("shop#model#r1", "ValueError"))
 
     assert starts(scene.deploy(deployment_spec(version="v3"))) == ids(2)
     assert drains(scene.running(*ids(2))) == ids(0)
@@ -185,6 +185,18 @@ def test_the_route_switches_at_once_when_the_old_ingress_serves_nobody() -> None
     scene.deploy(deployment_spec("web"), route_prefix="/a")
     scene.deploy(deployment_spec("front"), route_prefix="/b")
     assert routes(scene) == (ApplicationRoute("shop", "/b", "front"),)
+
+
+def test_the_route_switches_to_an_ingress_that_wants_no_replicas_when_the_update_is_through() -> None:
+    scene = Scene()
+    scene.deploy(deployment_spec("web"))
+    scene.running("shop#web#r0")
+
+    scene.deploy(deployment_spec("front", num_replicas=0), deployment_spec("web", version="v2"))
+    assert routes(scene) == (ApplicationRoute("shop", "/", "web"),)
+
+    scene.running("shop#web#r1")
+    assert routes(scene) == (ApplicationRoute("shop", "/", "front"),)
 
 
 def test_a_prefix_that_was_given_up_is_free_for_others_at_once() -> None:

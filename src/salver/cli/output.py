@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from salver.serve.schema import DeploymentStatusOverview, ServeStatus
+if TYPE_CHECKING:
+    from salver.serve.schema import DeploymentStatusOverview, ServeStatus
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -1,4 +1,8 @@
-"""``salver run``: import an application, run it, follow it, end it."""
+"""``salver run``: start an instance, have a child build and deploy the application, follow it, end it.
+
+This process stays for as long as the application runs, so it stays small: the user's modules, and ours for building,
+are imported in a child that ends when the application runs. With transformers that is several hundred megabytes.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +10,32 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
+from importlib import import_module
 
 import click
-import psutil
 
-from salver.cli.output import fail, show_status
-from salver.compat import ray as ray_alias
-from salver.errors import ConfigurationError, SerializationError
-from salver.serve import api
-from salver.serve.builder import build_from_target, parse_app_args
-from salver.serve.deployment import Application
-from salver.serve.import_path import ImportPathError, import_target, user_traceback
-from salver.serve.session import Session, close_session, join_session, launch_session
+from salver.cli.build_request import BuildRequest
+from salver.cli.output import fail
+from salver.controller.client import ControlClient
+from salver.engine.local.instance import Instance, find_instance
+from salver.engine.local.launcher import LaunchedInstance, launch
+from salver.engine.local.process import become_subreaper, end_children, fork, kill_group
+
+_DELETE_WITHIN_S = 60.0
 
 
 @click.command(context_settings={"show_default": True})
 @click.argument("import_path")
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("-d", "--app-dir", default=".", help="Folder to import from.")
+@click.option(
+    "-d",
+    "--app-dir",
+    default=".",
+    type=click.Path(exists=True, file_okay=False),
+    help="Folder to import from.",
+)
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option("--port", default=8000, type=click.IntRange(0, 65535), help="Port to listen on; 0 for any.")
 @click.option("--name", default="default", help="Name of the application.")
@@ -56,107 +66,88 @@ def run(
       salver run app:build size=small        arguments of a builder function
       salver run app:app --instance 8000 --name second --route-prefix /second
     """
-    started_at = psutil.Process().create_time()
-    sys.path.insert(0, os.path.abspath(app_dir))
-    args = _parse_args(arguments)
-    session = _session(instance, host, port, proxies, detached=not blocking)
-    succeeded = False
+    launched = None if instance else launch(host=host, port=port, proxies=proxies, detached=not blocking)
+    joined = launched.instance if launched else find_instance(instance)
+    request = BuildRequest(import_path, arguments, app_dir, name, route_prefix, compat)
+    if launched is not None:
+        become_subreaper()  # the supervisor is one; if it dies, its orphans come to us to be ended
+    with interrupted_by_signals():
+        began_at = time.time()
+        try:
+            try:
+                _build_in_child(request, joined, launched)
+                if not blocking:
+                    return
+                _follow(joined, launched)
+            except KeyboardInterrupt:
+                click.echo("Stopping; Ctrl-C again to stop at once.", err=True)
+                _end(joined, launched, name, began_at)
+            except BaseException:
+                _end(joined, launched)
+                raise
+        except KeyboardInterrupt:
+            if launched is not None:
+                launched.kill()
+            sys.exit(130)
+
+
+def _build_in_child(request: BuildRequest, instance: Instance, launched: LaunchedInstance | None) -> None:
+    """Fork a child that builds and deploys, and wait for it. Whatever it started ends with it."""
+    parent = os.getpid()
+
+    def build() -> None:
+        import_module("salver.cli.build").build_and_deploy(request, instance, parent)
+
+    inherited = [launched.lifeline] if launched is not None and launched.lifeline is not None else []
+    pid = fork(f"salver: build {request.import_path}", build, close=inherited)
     try:
-        with until_signal() as interrupted:
-            _deploy(_load_application(import_path, args, compat=compat), name, route_prefix)
-            seconds = time.time() - started_at
-            click.echo(
-                f"Ready in {seconds:.2f} s · {session.instance.info().url.rstrip('/')}{route_prefix}",
-                err=True,
-            )
-            show_status(api.status(), err=True)
-            succeeded = True
-            if blocking:
-                _follow(session, interrupted)
-    except KeyboardInterrupt:
-        click.echo("Stopping; Ctrl-C again to stop at once.", err=True)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     finally:
-        if blocking or not succeeded:
-            _end(session, name)
+        kill_group(pid)
+        _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code:
+        sys.exit(code if code > 0 else 1)
 
 
-def _parse_args(arguments: tuple[str, ...]) -> dict[str, str]:
-    try:
-        return parse_app_args(arguments)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-
-
-def _session(instance: str | None, host: str, port: int, proxies: int, *, detached: bool) -> Session:
-    if instance is not None:
-        return join_session(instance)
-    return launch_session(host=host, port=port, proxies=proxies, detached=detached)
-
-
-def _load_application(import_path: str, args: dict[str, str], *, compat: bool) -> Application:
-    """Import and build; errors of the user's module are shown as the user's."""
-    if compat or not ray_alias.ray_is_installed():
-        why = "--compat" if compat else "Ray is not installed"
-        ray_alias.install(lambda: click.echo(f"`import ray` means Salver here ({why}).", err=True))
-    try:
-        return build_from_target(import_target(import_path), args)
-    except (ImportPathError, KeyboardInterrupt):
-        raise
-    except BaseException as error:  # noqa: BLE001 - anything the user's module raises, SystemExit included
-        text = user_traceback(error)
-        click.echo(text, err=True)
-        fail(f"{import_path} could not be loaded: {type(error).__name__}.", 1)
-
-
-def _deploy(application: Application, name: str, route_prefix: str) -> None:
-    prefix = None if route_prefix in {"", "none", "None"} else route_prefix
-    try:
-        api.run(application, name=name, route_prefix=prefix)
-    except (ConfigurationError, SerializationError) as error:
-        fail(str(error), 1)
-    except RuntimeError as error:
-        fail(str(error), 1)
-
-
-def _follow(session: Session, interrupted: Callable[[], bool]) -> None:
+def _follow(instance: Instance, launched: LaunchedInstance | None) -> None:
     """Stay until Ctrl-C, SIGTERM or the end of the instance. Its processes write to this terminal themselves."""
-    while not interrupted():
-        if session.launched is not None:
-            if session.launched.wait(0.5):
-                fail("Salver's processes have ended unexpectedly; see the messages above.", 1)
-        elif not session.instance.is_running():
-            click.echo("The instance has ended.", err=True)
-            return
-        else:
-            time.sleep(0.5)
+    if launched is not None:
+        launched.wait()
+        if not launched.ended_as_asked:
+            end_children()
+            fail("Salver's processes have ended unexpectedly; see the messages above.", 1)
+    while instance.is_running():
+        time.sleep(0.5)
+    click.echo("The instance has ended.", err=True)
 
 
-def _end(session: Session, name: str) -> None:
-    """End what this command started: the instance, or the application in an instance that it joined."""
-    try:
-        with until_signal():
-            if session.launched is None and session.instance.is_running():
-                api.delete(name)
-            close_session()
-    except KeyboardInterrupt:
-        if session.launched is not None:
-            session.launched.kill()
-        sys.exit(130)
+def _end(instance: Instance, launched: LaunchedInstance | None, name: str | None = None, since: float = 0.0) -> None:
+    """End what this command started: the instance, or in one that it joined the application ``name``.
+
+    The application goes if it was deployed after ``since``: an interrupted build may not have come so far, and then
+    the one of that name is another's.
+    """
+    if launched is not None:
+        launched.stop()
+    elif name is not None and instance.is_running():
+        control = ControlClient(instance.control_socket)
+        views = control.status().applications
+        if any(view.name == name and view.last_deployed_time_s >= since for view in views):
+            control.delete(name, _DELETE_WITHIN_S)
 
 
 @contextmanager
-def until_signal() -> Generator[Callable[[], bool], None, None]:
+def interrupted_by_signals() -> Generator[None, None, None]:
     """SIGTERM does what Ctrl-C does: it raises KeyboardInterrupt in the main thread."""
-    received = False
-
-    def terminate(*_: object) -> None:
-        nonlocal received
-        received = True
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, terminate) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, _interrupt) for number in numbers}
     try:
-        yield lambda: received
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt

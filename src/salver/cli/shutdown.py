@@ -5,8 +5,7 @@ from __future__ import annotations
 import click
 
 from salver.cli.output import fail
-from salver.engine.local.instance import find_instance
-from salver.serve.api import stop_instance
+from salver.engine.local.instance import find_instance, stop_instance
 
 
 @click.command()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from salver.cli.output import show_status
-from salver.serve import api
-from salver.serve.session import join_session
+from salver.controller.client import ControlClient
+from salver.engine.local.instance import find_instance
 
 
 @click.command()
@@ -21,8 +21,9 @@ def status(instance: str | None, as_json: bool) -> None:
       salver status
       salver status --json | jq .applications
     """
-    join_session(instance)
-    state = api.status()
+    from salver.serve.schema import serve_status  # the only command that needs it: it takes a while to import
+
+    state = serve_status(ControlClient(find_instance(instance).control_socket).status())
     if as_json:
         click.echo(state.model_dump_json(indent=2))
         return

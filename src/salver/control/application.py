@@ -50,6 +50,11 @@ class Application:
         return self.deleting and not self.deployments
 
     @property
+    def settled(self) -> bool:
+        """Everything that is wanted runs: an update is through."""
+        return all(deployment.settled for deployment in self.target_deployments)
+
+    @property
     def target_deployments(self) -> list[Deployment]:
         return [d for d in self.deployments.values() if d.membership is Membership.TARGET]
 
@@ -86,7 +91,7 @@ class Application:
         commands: list[Command] = []
         for deployment in self.deployments.values():
             commands += deployment.reconcile(now)
-        if all(deployment.settled for deployment in self.target_deployments):
+        if self.settled:
             commands += self._end_retirement(now)
         if not self.deleting:
             self._switch_route(prefixes_of_others)
@@ -111,6 +116,7 @@ class Application:
         current = self.route
         if (
             current is None
+            or self.settled  # the new ingress may want no replicas, and the old one live on for other calls
             or self._runs(wanted.ingress)
             or not self._serves(current.ingress)
             or current.route_prefix in prefixes_of_others

@@ -8,8 +8,11 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Coroutine
+from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
+import salver
 from salver.control.cluster import Cluster
 from salver.control.events import (
     Command,
@@ -36,13 +39,14 @@ from salver.controller.publisher import Publisher
 from salver.controller.replica_client import ReplicaClient, ReplicaGone, ReplicaRefused
 from salver.data.channel import Connect
 from salver.engine.interface import Engine, EngineEvent, Exited, NotStarted, ReplicaProcess, Started
-from salver.records import ApplicationSpec, ApplicationView
+from salver.records import ApplicationSpec, ApplicationView, DeploymentId
 from salver.wire.messages import Drain, Initialize
 
 logger = logging.getLogger("salver.controller")
 
 _SUFFIX_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # none that look like another
 _SLOW_CONSTRUCTOR_S = 30.0
+_OUR_FOLDER = str(Path(salver.__file__).parent)
 
 
 class Controller:
@@ -69,9 +73,13 @@ class Controller:
         )
         self.publisher = Publisher(key)
         self._clients: dict[str, ReplicaClient] = {}
+        self._initializing: dict[str, InitializeReplica] = {}
+        self._killed: set[str] = set()
+        self._shown_failure: tuple[DeploymentId, str] | None = None
         self._work: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
+        self._ending = False
 
     # --- life -------------------------------------------------------------------------------------------
 
@@ -81,6 +89,11 @@ class Controller:
         target = self._checkpoint.load()
         processes = tuple(_found(process) for process in await self._engine.processes())
         self.handle(Recover(target, processes))
+
+    def end_waits(self) -> None:
+        """Answer everyone who waits for a change now: none will come."""
+        self._ending = True
+        self._changed.set()
 
     async def stop(self) -> None:
         """Let go of everything; replicas stay. May be called twice."""
@@ -118,7 +131,7 @@ class Controller:
         deadline = loop.time() + timeout_s
         while not condition():
             remaining = deadline - loop.time()
-            if remaining <= 0:
+            if remaining <= 0 or self._ending:
                 return False
             self._changed.clear()
             try:
@@ -155,7 +168,9 @@ class Controller:
         else:
             assert isinstance(event, Exited)
             self._forget(event.replica_id)
-            logger.info("replica %s %s", event.replica_id, event.cause)
+            if event.replica_id not in self._killed:  # why we killed it has been said
+                logger.info("replica %s %s", event.replica_id, event.cause)
+            self._killed.discard(event.replica_id)
             self.handle(ProcessExited(event.replica_id, event.cause))
 
     def _carry_out(self, command: Command) -> None:
@@ -167,7 +182,7 @@ class Controller:
             spec = command.deployment
             self._engine.start(ReplicaProcess(command.replica_id, spec.id, spec.version, command.slot))
         elif isinstance(command, KillReplica):
-            self._engine.kill(command.replica_id)
+            self._spawn(self._kill(command.replica_id))
         elif isinstance(command, InitializeReplica):
             self._spawn(self._initialize(command))
         else:
@@ -198,6 +213,7 @@ class Controller:
     async def _initialize(self, command: InitializeReplica) -> None:
         client = self._client(command.replica_id, command.address)
         slow = self._spawn_reminder(command)
+        self._initializing[command.replica_id] = command
         try:
             await client.ask(Initialize(command.replica_id, command.application, command.deployment))
         except ReplicaRefused as error:
@@ -207,11 +223,28 @@ class Controller:
         else:
             self.handle(ReplicaInitialized(command.replica_id))
         finally:
+            self._initializing.pop(command.replica_id, None)
             slow.cancel()
 
     def _constructor_failed(self, command: InitializeReplica, traceback: str) -> None:
-        logger.error("the constructor of %s failed\n%s", command.deployment.id.name, traceback)
+        self._initializing.pop(command.replica_id, None)
+        self._show_failure(command.deployment.id, "failed", traceback)
         self.handle(InitializeFailed(command.replica_id, traceback))
+
+    async def _kill(self, replica_id: str) -> None:
+        """A constructor that has not returned is first asked where it is: afterwards nobody can tell."""
+        self._killed.add(replica_id)
+        command = self._initializing.pop(replica_id, None)
+        if command is not None:
+            where = _innermost(await self._engine.where(replica_id))
+            self._show_failure(command.deployment.id, "was stopped before it returned", where)
+        self._engine.kill(replica_id)
+
+    def _show_failure(self, deployment: DeploymentId, what: str, details: str) -> None:
+        """The details only once: mostly the next replica fails in the same way."""
+        again = self._shown_failure == (deployment, details)
+        self._shown_failure = (deployment, details)
+        logger.error("the constructor of %s %s%s", deployment.name, what, ", as before" if again else f"\n{details}")
 
     def _spawn_reminder(self, command: InitializeReplica) -> asyncio.TimerHandle:
         """Say every 30 s that a constructor still runs, and where."""
@@ -219,7 +252,7 @@ class Controller:
         return loop.call_later(_SLOW_CONSTRUCTOR_S, lambda: self._spawn(self._say_where(command)))
 
     async def _say_where(self, command: InitializeReplica) -> None:
-        where = await self._engine.where(command.replica_id)
+        where = _innermost(await self._engine.where(command.replica_id))
         logger.warning(
             "the constructor of %s has run for more than %.0f s\n%s",
             command.deployment.id.name,
@@ -232,6 +265,11 @@ class Controller:
             await self._client(command.replica_id, command.address).ask(Drain())
         except (ReplicaGone, ReplicaRefused):
             pass  # it is gone already, or its deadline will kill it
+
+
+def _innermost(stack: str) -> str:
+    """The part of a dumped stack above our own frames: the user's code, innermost first."""
+    return "\n".join(takewhile(lambda line: _OUR_FOLDER not in line, stack.splitlines()))
 
 
 def _found(process: ReplicaProcess) -> FoundProcess:

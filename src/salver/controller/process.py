@@ -47,6 +47,7 @@ async def main(
     await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     publishing.close()
+    controller.end_waits()
     await api.stop()
     await serving
     await controller.stop()

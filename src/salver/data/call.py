@@ -119,7 +119,7 @@ def rebuild_error(meta: ErrorMeta, payload: Buffer) -> BaseException:
         return UnexpectedGenerator(meta.message)
     is_ours = meta.kind == ErrorKind.SERIALIZATION
     error = SerializationError(meta.message) if is_ours else load_exception(payload)
-    if error is None or isinstance(error, asyncio.CancelledError | StopIteration):
+    if not isinstance(error, Exception) or isinstance(error, StopIteration):  # SystemExit must not end the caller
         error = RemoteException(f"{meta.type_name}: {meta.message}")
     error.__cause__ = RemoteTraceback(meta.traceback)
     return error

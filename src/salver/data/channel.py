@@ -110,7 +110,8 @@ class Channel(asyncio.Protocol):
             self._transport.abort()
             return
         if self._hello is not None:
-            self.send(Kind.HELLO, meta=encode(self._hello))
+            meta = encode(self._hello)
+            self._out.insert(0, frame_head(Kind.HELLO, 0, meta, 0))  # before what was sent while it was dialled
         self._flush()
 
     def data_received(self, data: bytes) -> None:

@@ -291,7 +291,7 @@ class HTTPConnection(asyncio.Protocol):
     def _refuse(self, error: BadRequest) -> None:
         """Malformed or over a limit: say so if nothing else is being said, and close."""
         current = self._current
-        if current is None or current is self._receiving:
+        if current is None or (current is self._receiving and not current.response_started):
             self._plain_answer(error.status, error.message)
         self._current = None
         self._receiving = None

@@ -11,10 +11,12 @@ nothing that a caller sent before it read GOAWAY is lost.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import traceback
 from collections.abc import Callable
-from typing import Any
+from types import CoroutineType
+from typing import Any, cast
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -74,6 +76,7 @@ class Replica:
         self._running: dict[tuple[Channel, int], tuple[asyncio.Task[None], HTTPExchange | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
+        self.constructed = asyncio.Event()
         self.drained = asyncio.Event()
         """Set when, after a drain, nothing runs and no caller is connected."""
         self._cells[slot] = 0
@@ -82,6 +85,8 @@ class Replica:
         """A channel for a caller that dials."""
         channel = Channel(self, expect_key=self._key)
         self._channels.add(channel)
+        if self._draining:
+            channel.send(Kind.GOAWAY)
         return channel
 
     async def close(self) -> None:
@@ -163,9 +168,8 @@ class Replica:
         self._ongoing += 1
         return True
 
-    def _free_slot(self, key: tuple[Channel, int]) -> None:
+    def _free_slot(self, key: tuple[Channel, int], task: asyncio.Task[None] | None) -> None:
         self._running.pop(key, None)
-        task = asyncio.current_task()
         if task is not None:
             self._tasks.discard(task)
         self._ongoing -= 1
@@ -193,24 +197,29 @@ class Replica:
             self._offer_slots()
 
     def _cancel(self, channel: Channel, stream: int) -> None:
-        task, exchange = self._running.get((channel, stream), (None, None))
+        key = (channel, stream)
+        task, exchange = self._running.pop(key, (None, None))
         if exchange is not None:
             exchange.disconnect()
         if task is not None:
             task.cancel()
+            coroutine = cast("CoroutineType[Any, Any, None]", task.get_coro())
+            if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                # Cancelled before its first step, a task never enters its coroutine, nor the `finally` in there.
+                task.add_done_callback(lambda task: self._free_slot(key, task))
 
     # --- running user code ------------------------------------------------------------------------------
 
     async def _run_call(self, key: tuple[Channel, int], frame: Frame) -> None:
         channel, stream = key
-        meta = decode_call(frame.meta)
-        self._enter_request(meta.route, meta.request_id, is_http=False)
         user = self._user
         assert user is not None
         try:
+            meta = decode_call(frame.meta)
+            self._enter_request(meta.route, meta.request_id, is_http=False)
             args, kwargs = load_value(frame.payload)
             result = await user.call(meta.method, args, kwargs)
-            payload = dump_value(result)
+            payload = dump_value(result, f"the result of {user.name}.{meta.method}")
         except asyncio.CancelledError as error:
             if key in self._running and not channel.closed:  # not ours: user code raised it
                 self._send_error(channel, stream, error)
@@ -219,12 +228,14 @@ class Replica:
         else:
             channel.send(Kind.RESPONSE, stream, b"", payload, load=min(self._ongoing - 1, 0xFFFF))
         finally:
-            self._free_slot(key)
+            self._free_slot(key, asyncio.current_task())
 
     async def _run_request(self, key: tuple[Channel, int], frame: Frame, exchange: HTTPExchange) -> None:
-        meta = decode_request(frame.meta)
-        self._enter_request(meta.root_path or "/", meta.request_id, is_http=True)
+        what = "an unreadable request"
         try:
+            meta = decode_request(frame.meta)
+            what = meta.method
+            self._enter_request(meta.root_path or "/", meta.request_id, is_http=True)
             await self._handle_http(meta, exchange)
         except (BackPressureError, DeploymentUnavailableError) as error:
             self._answer_unavailable(exchange, error)
@@ -232,10 +243,10 @@ class Replica:
             exchange.fail()
         except BaseException as error:  # noqa: BLE001 - as above
             if not (isinstance(error, OSError) and key not in self._running):
-                log_failure(f"{meta.method} {meta.root_path or '/'}", user_traceback(error))
+                log_failure(f"{what} {request_context.get().route}", user_traceback(error))
             exchange.fail()
         finally:
-            self._free_slot(key)
+            self._free_slot(key, asyncio.current_task())
 
     def _enter_request(self, route: str, request_id: str, *, is_http: bool) -> None:
         identity = self._identity
@@ -317,19 +328,18 @@ class Replica:
         self._identity = replica_identity.get()
         self._capacity = spec.max_ongoing_requests
         self._user = user
+        self.constructed.set()
         self._offer_slots()
 
     async def _answer_initialize(self, channel: Channel, stream: int, initialized: asyncio.Task[None]) -> None:
-        try:
-            await asyncio.shield(initialized)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever the constructor raised is the answer
+        await asyncio.wait({initialized})  # raising its error here would cut the traceback for those who ask again
+        error = initialized.exception()
+        if error is None:
+            channel.send(Kind.RESPONSE, stream)
+        else:
             text = user_traceback(error)
             meta = ErrorMeta(ErrorKind.CONSTRUCTOR, type(error).__qualname__, _text_of(error), text)
             channel.send(Kind.ERROR, stream, encode(meta))
-        else:
-            channel.send(Kind.RESPONSE, stream)
 
     def drain(self) -> None:
         """Take nothing new; ``drained`` is set when the last caller has hung up."""

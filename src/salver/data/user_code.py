@@ -33,7 +33,7 @@ class UserCode:
     def __init__(self, target: Any, *, is_function: bool, threads: int, name: str) -> None:
         self.target = target
         self._is_function = is_function
-        self._name = name
+        self.name = name
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=f"salver-{name}")
         self._methods: dict[str, tuple[Callable[..., Any], bool]] = {}
         self.http_handler: Callable[..., Any] | None = None
@@ -69,12 +69,9 @@ class UserCode:
     async def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A handle call. Raises MethodMissing, UnexpectedGenerator, or what the user's code raises."""
         function, is_async = self._methods.get(method) or self._find_method(method)
-        if is_async:
-            result = await function(*args, **kwargs)
-        else:
-            result = await self.in_thread(function, *args, **kwargs)
-            if inspect.isawaitable(result):
-                result = await result
+        result = function(*args, **kwargs) if is_async else await self.in_thread(function, *args, **kwargs)
+        if inspect.isawaitable(result):
+            result = await result
         if inspect.isgenerator(result) or inspect.isasyncgen(result):
             raise UnexpectedGenerator(
                 f"Method '{method}' returned a generator. You must use `handle.options(stream=True)` "

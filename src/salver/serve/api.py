@@ -7,10 +7,11 @@ import sys
 import time
 from typing import Any, cast
 
-from salver.controller.client import ControlRefused, ControlUnreachable
+from salver.controller.client import ControlClient, ControlRefused, ControlUnreachable
 from salver.data.context import replica_identity
+from salver.engine.local.instance import stop_instance
 from salver.errors import ConfigurationError, ServeException, StartupError
-from salver.records import CodeContext
+from salver.records import ApplicationSpec, CodeContext
 from salver.serve.config import HTTPOptions
 from salver.serve.deployment import Application
 from salver.serve.graph import build_application
@@ -89,11 +90,7 @@ def run(
         raise TypeError(f"serve.run takes the Application that `.bind()` returns, but got: {type(target).__name__}.")
     spec = build_application(target, name=name, route_prefix=route_prefix, code=code_context())
     session = current_session() or _default_session()
-    try:
-        session.control.deploy(spec)
-    except ControlRefused as error:
-        raise ConfigurationError(str(error)) from error
-    _wait_until_running(session, name)
+    _deploy_and_wait(spec, session.control)
     handle: DeploymentHandle[Any] = DeploymentHandle(spec.ingress, name)
     if replica_identity.get() is None:
         session.call_site()
@@ -104,6 +101,21 @@ def run(
 
 def _default_session() -> Session:
     return launch_session(host="127.0.0.1", port=8000)
+
+
+def deploy(target: Application, control: ControlClient, *, name: str, route_prefix: str | None) -> ApplicationSpec:
+    """Build, deploy and wait, as ``run`` does; see there."""
+    spec = build_application(target, name=name, route_prefix=route_prefix, code=code_context())
+    _deploy_and_wait(spec, control)
+    return spec
+
+
+def _deploy_and_wait(spec: ApplicationSpec, control: ControlClient) -> None:
+    try:
+        control.deploy(spec)
+    except ControlRefused as error:
+        raise ConfigurationError(str(error)) from None
+    _wait_until_running(control, spec.name)
 
 
 def code_context() -> CodeContext:
@@ -119,10 +131,10 @@ def _ray_is_salver() -> bool:
     return getattr(alias, "__salver_alias__", False) is True
 
 
-def _wait_until_running(session: Session, name: str) -> None:
+def _wait_until_running(control: ControlClient, name: str) -> None:
     while True:
         try:
-            view = session.control.wait_settled(name, _POLL_S)
+            view = control.wait_settled(name, _POLL_S)
         except ControlUnreachable as error:
             raise StartupError(f"Salver's processes ended while application '{name}' was starting") from error
         if view is None:
@@ -165,24 +177,6 @@ def shutdown() -> None:
     if session is not None and session.launched is None:
         stop_instance(session.instance.info().pid)
     close_session()
-
-
-def stop_instance(supervisor_pid: int, timeout_s: float = 60.0) -> bool:
-    """Ask a supervisor to end its instance; whether it has ended within ``timeout_s`` seconds."""
-    import select
-    import signal
-
-    try:
-        process = os.pidfd_open(supervisor_pid)
-    except ProcessLookupError:
-        return True
-    try:
-        signal.pidfd_send_signal(process, signal.SIGTERM)
-        return bool(select.select([process], [], [], timeout_s)[0])
-    except ProcessLookupError:
-        return True
-    finally:
-        os.close(process)
 
 
 def get_app_handle(name: str) -> DeploymentHandle[Any]:

@@ -13,6 +13,10 @@ from salver.serve.deployment import Application, Deployment
 from salver.serve.validation import describe_problems
 
 
+class ArgumentsError(ConfigurationError):
+    """The ``key=value`` arguments do not fit the application builder, or there is no builder to take them."""
+
+
 def build_from_target(target: object, args: Mapping[str, Any]) -> Application:
     """The application that ``target`` is, or that ``target``, a builder function, makes of ``args``.
 
@@ -20,11 +24,11 @@ def build_from_target(target: object, args: Mapping[str, Any]) -> Application:
 
     Raises:
         TypeError: neither an application nor a builder, or the builder does not give an application.
-        ConfigurationError: the arguments do not fit (a ``ValueError``).
+        ArgumentsError: the arguments do not fit (a ``ValueError``).
     """
     if isinstance(target, Application):
         if args:
-            raise ConfigurationError(
+            raise ArgumentsError(
                 "Arguments can only be passed to an application builder function, not an already built application."
             )
         return target
@@ -63,7 +67,7 @@ def _builder_argument(builder: Callable[[Any], object], args: Mapping[str, Any])
         return annotation.model_validate(dict(args))
     except ValidationError as error:
         problems = describe_problems(error, annotation.model_fields)
-        raise ConfigurationError(
+        raise ArgumentsError(
             f"wrong arguments for the application builder {builder.__name__!r}:\n" + "\n".join(problems)
         ) from None
 
@@ -72,12 +76,12 @@ def parse_app_args(arguments: Iterable[str]) -> dict[str, str]:
     """``["k=v", …]`` of a command line as a dict; values stay strings.
 
     Raises:
-        ConfigurationError: one is not of that form.
+        ArgumentsError: one is not of that form (a ``ValueError``).
     """
     parsed: dict[str, str] = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not key or not equals:
-            raise ConfigurationError(f"Invalid application argument '{argument}', must be of the form '<key>=<val>'.")
+            raise ArgumentsError(f"Invalid application argument '{argument}', must be of the form '<key>=<val>'.")
         parsed[key] = value
     return parsed

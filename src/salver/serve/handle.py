@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar, cast
 from salver.data.call import Call, own
 from salver.data.context import new_request_id, request_context
 from salver.data.current import CallSite, call_site
+from salver.errors import SerializationError
+from salver.wire.frames import Buffer
 from salver.wire.messages import CallMeta
 from salver.wire.payload import dump_value
 
@@ -65,10 +67,11 @@ class DeploymentHandle(Generic[T]):
         context = request_context.get()
         meta = CallMeta(self._method_name, context.request_id or new_request_id(), context.route, context.app_name)
         call = Call(site, f"{self._app_name}#{self._deployment_name}", meta)
+        callee = f"{self._deployment_name}.{self._method_name}"
         if _holds_response(args) or _holds_response(kwargs):
-            _on_loop(site, _start_when_resolved, call, args, kwargs)
+            _on_loop(site, _start_when_resolved, call, callee, args, kwargs)
         else:
-            _on_loop(site, call.start, dump_value((args, kwargs)))
+            _on_loop(site, call.start, _dump_arguments(callee, args, kwargs))
         return DeploymentResponse(call, site, meta.request_id)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -161,13 +164,22 @@ def _holds_response(value: object) -> bool:
     return False
 
 
-def _start_when_resolved(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    own(asyncio.get_running_loop().create_task(_resolve_and_start(call, args, kwargs)))
-
-
-async def _resolve_and_start(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _dump_arguments(callee: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Buffer:
     try:
-        payload = dump_value((await _resolved(args), await _resolved(kwargs)))
+        return dump_value((args, kwargs))
+    except SerializationError:
+        for name, value in (*enumerate(args, start=1), *kwargs.items()):
+            dump_value(value, f"{callee}: argument {name!r}")  # the one to blame raises again, under its name
+        raise
+
+
+def _start_when_resolved(call: Call, callee: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    own(asyncio.get_running_loop().create_task(_resolve_and_start(call, callee, args, kwargs)))
+
+
+async def _resolve_and_start(call: Call, callee: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    try:
+        payload = _dump_arguments(callee, await _resolved(args), await _resolved(kwargs))
     except BaseException as error:  # noqa: BLE001 - the failure of an argument is the failure of the call
         call.fail(error)
     else:

@@ -90,12 +90,13 @@ def _import(module_name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = error.name or ""
         asked_for = module_name == missing or module_name.startswith(f"{missing}.")
-        if not asked_for or _raised_by_user(error):
+        if not asked_for or raised_by_user(error):
             raise
         raise ImportPathError(_no_module(module_name, missing)) from None
 
 
-def _raised_by_user(error: BaseException) -> bool:
+def raised_by_user(error: BaseException) -> bool:
+    """Whether any code of the user's ran between Salver's and the place where ``error`` was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     return any(_is_users(frame.filename) for frame in frames)
 
@@ -106,7 +107,7 @@ def _no_module(module_name: str, missing: str) -> str:
         folders = list(getattr(sys.modules[package], "__path__", []))
         where = f"package {package!r}"
     else:
-        folders = [sys.path[0] or ".", "."]
+        folders = [sys.path[0] or "."]
         where = str(Path(folders[0]).resolve())
     prefix = f"{package}." if package else ""
     near = did_you_mean(missing, [prefix + module.name for module in pkgutil.iter_modules(folders)])

@@ -40,8 +40,8 @@ _MAIN = b"__main__"
 Replace = Callable[[object], object]
 
 
-def dump_value(value: object) -> Buffer:
-    """Pickle an argument list or a result.
+def dump_value(value: object, name: str = "") -> Buffer:
+    """Pickle an argument list or a result; an error calls it ``name``.
 
     Layout: u32 number of out-of-band buffers n, n × u64 sizes and one u64 for the pickle's, the pickle, the buffers.
 
@@ -58,7 +58,7 @@ def dump_value(value: object) -> Buffer:
         try:
             data = _cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
         except Exception as error:
-            raise SerializationError(_explain(value, error)) from error
+            raise SerializationError(_explain(value, error, name=name)) from error
     if not buffers:
         return b"\x00\x00\x00\x00" + data
     return _join(data, buffers)
@@ -79,7 +79,7 @@ def _join(data: bytes, buffers: list[pickle.PickleBuffer]) -> bytearray:
 def load_value(data: Buffer) -> Any:
     """Undo ``dump_value``. Raises SerializationError when the value cannot be rebuilt here."""
     try:
-        (count,) = _COUNT.unpack_from(data)
+        count: int = _COUNT.unpack_from(data)[0]
         if count == 0:
             return pickle.loads(memoryview(data)[4:])
         view = memoryview(data)
@@ -198,9 +198,9 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _explain(value: object, error: BaseException, replace: Replace | None = None) -> str:
+def _explain(value: object, error: BaseException, replace: Replace | None = None, name: str = "") -> str:
     path, culprit = find_unpicklable(value, replace)
-    where = f"{path} " if path else ""
+    where = f"{name}{path} " if name or path else ""
     return f"{where}cannot be pickled: {type(culprit).__module__}.{type(culprit).__qualname__} ({_describe(error)})"
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import shutil
+import signal
 import stat
 import tempfile
 from pathlib import Path
@@ -147,6 +149,21 @@ def find_instance(name: str | None = None) -> Instance:
     if len(running) > 1:
         raise LookupError(f"Several instances are running: choose one with --instance NAME.{_listing(running)}")
     return running[0]
+
+
+def stop_instance(supervisor_pid: int, timeout_s: float = 60.0) -> bool:
+    """Ask a supervisor to end its instance; whether it has ended within ``timeout_s`` seconds."""
+    try:
+        process = os.pidfd_open(supervisor_pid)
+    except ProcessLookupError:
+        return True
+    try:
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+        return bool(select.select([process], [], [], timeout_s)[0])
+    except ProcessLookupError:
+        return True
+    finally:
+        os.close(process)
 
 
 def _listing(instances: list[Instance]) -> str:

@@ -41,12 +41,18 @@ class LaunchedInstance:
     ) -> None:
         self.instance = instance
         self._process = process
-        self._lifeline: int | None = lifeline
+        self.lifeline: int | None = lifeline
+        """The end of the pipe whose closing ends the instance: children of this process must not keep it."""
         self.detached = detached
 
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
+
+    @property
+    def ended_as_asked(self) -> bool:
+        """Whether it has ended because somebody asked it to, not by an accident."""
+        return self._process.poll() == 0
 
     def stop(self, timeout_s: float = 60.0) -> None:
         """Drain and end everything; after ``timeout_s`` seconds end it at once. May be called twice."""
@@ -60,9 +66,9 @@ class LaunchedInstance:
 
     def kill(self) -> None:
         """End everything at once. May be called twice."""
-        if self._lifeline is not None:
-            os.close(self._lifeline)
-            self._lifeline = None
+        if self.lifeline is not None:
+            os.close(self.lifeline)
+            self.lifeline = None
             if self.detached and self.alive:  # it does not watch us: a second SIGTERM means now
                 self._process.send_signal(signal.SIGTERM)
                 self._process.send_signal(signal.SIGTERM)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn, TextIO, cast
 
 from setproctitle import setproctitle
@@ -70,6 +71,26 @@ def _child(title: str, main: Callable[[], None], close: list[int], parent: int) 
             sys.stderr.flush()
         finally:
             os._exit(code)
+
+
+def kill_group(pid: int) -> None:
+    """SIGKILL to a forked child and what it started. A child that is gone is fine."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        try:  # it has not become a group leader yet
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def end_children() -> None:
+    """SIGKILL every child of this process until none is left: a subreaper's children are its orphans, too."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    while pids := children.read_text().split():
+        for pid in map(int, pids):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def exit_cause(status: int, code: int) -> str:

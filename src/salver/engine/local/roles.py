@@ -64,7 +64,6 @@ def run_replica(instance: Instance, key: bytes, process: ReplicaProcess, listeni
 
 
 async def _replica(instance: Instance, key: bytes, process: ReplicaProcess, listening: socket.socket) -> None:
-    terminated = on_sigterm()
     board = LoadBoard(instance.board)
     replica = Replica(key=key, board=board, slot=process.slot, prepare=make_importable)
     stop_calls = serve_calls_from(
@@ -74,7 +73,7 @@ async def _replica(instance: Instance, key: bytes, process: ReplicaProcess, list
         board=board,
     )
     server = await asyncio.get_running_loop().create_unix_server(replica.accept, sock=listening)
-    told_to_drain = asyncio.create_task(terminated.wait())
+    told_to_drain = asyncio.create_task(_told_to_end(replica))
     drained = asyncio.create_task(replica.drained.wait())
     await asyncio.wait({told_to_drain, drained}, return_when=asyncio.FIRST_COMPLETED)
     told_to_drain.cancel()
@@ -83,6 +82,12 @@ async def _replica(instance: Instance, key: bytes, process: ReplicaProcess, list
     server.close()
     await replica.close()
     await stop_calls()
+
+
+async def _told_to_end(replica: Replica) -> None:
+    """Wait for SIGTERM. A constructor has nothing to finish: until it returns, the signal keeps its deadly default."""
+    await replica.constructed.wait()
+    await on_sigterm().wait()
 
 
 def run_controller(

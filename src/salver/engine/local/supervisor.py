@@ -1,8 +1,8 @@
 """The supervisor: forks every other process of an instance, and ends them.
 
 It is small on purpose. No user code, no network input, no threads and no event loop (a ``selectors`` loop), so that
-``fork`` is safe at any time; the modules of all roles are imported once, before the first fork, so that a child
-starts in milliseconds and shares their memory. It owns the listening sockets: a proxy or controller that dies leaves
+``fork`` is safe at any time; what children need is imported here, once, so that a child starts in milliseconds and
+shares the memory. It owns the listening sockets: a proxy or controller that dies leaves
 the connections that wait to be accepted to its successor.
 
 It ends with its last reason to live: the process that started it (watched by pidfd and by a pipe), or SIGTERM. On
@@ -12,6 +12,7 @@ everything at once.
 
 from __future__ import annotations
 
+import gc
 import os
 import selectors
 import signal
@@ -19,9 +20,13 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
+from setproctitle import setproctitle
+
 from salver.engine.interface import Exited, NotStarted, ReplicaProcess, Started
+from salver.engine.local.client import stack_file
 from salver.engine.local.instance import Instance
 from salver.engine.local.link import (
     DumpStack,
@@ -34,7 +39,7 @@ from salver.engine.local.link import (
     ToSupervisor,
     encode_message,
 )
-from salver.engine.local.process import become_subreaper, exit_cause, fork
+from salver.engine.local.process import become_subreaper, end_children, exit_cause, fork, kill_group
 from salver.engine.local.roles import run_controller, run_proxy, run_replica
 
 _GRACE_S = 21.0
@@ -120,6 +125,7 @@ class Supervisor:
         self._start_controller()
         for number in range(self._proxies):
             self._start_proxy(number)
+        share_with_replicas()
         while not self._over:
             for key, _ in self._selector.select(self._timeout()):
                 key.data()
@@ -155,9 +161,16 @@ class Supervisor:
             self._reap()
         if signal.SIGTERM in numbers:
             if self._stopping is None:
+                self._close_http()
                 self._stop_next("proxy")
             else:
                 self._end_now()
+
+    def _close_http(self) -> None:
+        """New clients are refused from now on, rather than left to wait for an accept that never comes."""
+        for listening in self._http:
+            listening.close()
+        self._http.clear()
 
     def _timeout(self) -> float | None:
         return max(0.0, min(when for when, _ in self._due) - time.monotonic()) if self._due else None
@@ -275,7 +288,7 @@ class Supervisor:
                 return
             child = self._children.pop(found.si_pid, None)
             if child is not None:
-                _kill_group(found.si_pid)
+                kill_group(found.si_pid)
             os.waitid(os.P_PID, found.si_pid, os.WEXITED)
             if child is not None:
                 self._child_ended(child, exit_cause(found.si_code, found.si_status))
@@ -285,6 +298,7 @@ class Supervisor:
             replica_id = child.replica.replica_id
             del self._replicas[replica_id]
             self._socket_path(replica_id).unlink(missing_ok=True)
+            stack_file(self._instance.folder, replica_id).unlink(missing_ok=True)
             self._tell(Exited(replica_id, cause))
         elif child.role == "controller":
             self._drop_link()
@@ -327,7 +341,7 @@ class Supervisor:
             if child is None:
                 self._tell(Exited(message.replica_id, "was not running"))
             else:
-                _kill_group(child.pid)
+                kill_group(child.pid)
         elif isinstance(message, DumpStack):
             child = self._replicas.get(message.replica_id)
             if child is not None:
@@ -374,19 +388,18 @@ class Supervisor:
     def _kill_role(self, role: str) -> None:
         for child in self._children.values():
             if child.role == role:
-                _kill_group(child.pid)
+                kill_group(child.pid)
 
     def _end_now(self) -> None:
         """Kill everything; nobody is left to be polite to."""
         for child in self._children.values():
-            _kill_group(child.pid)
-        for pid in list(self._children):
-            os.waitid(os.P_PID, pid, os.WEXITED)
-        self._children.clear()
+            kill_group(child.pid)
         self._finish()
 
     def _finish(self) -> None:
+        """What user code made sessions of, out of its replica's reach, ends here at the latest."""
         self._over = True
+        end_children()
         self._instance.remove()
 
 
@@ -394,27 +407,12 @@ def _noted_by_the_wakeup_descriptor(_number: int, _frame: object) -> None:
     """A handler must exist for the descriptor to be written."""
 
 
-def _kill_group(pid: int) -> None:
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        try:  # it has not become a group leader yet
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-
-
 def main() -> None:
     """Entry point: ``FOLDER PROXIES LIFELINE LOCK STARTER CONTROL ROUTING HTTP...``, the last ones descriptors."""
-    from gc import collect, freeze
-
-    from setproctitle import setproctitle
-
     folder, *numbers = sys.argv[1:]
     proxies, lifeline, lock, starter, control, routing, *http = [int(number) for number in numbers]
     instance = Instance(Path(folder))
     setproctitle(f"salver: supervisor {instance.name}")
-    _import_roles()
     supervisor = Supervisor(
         instance,
         http=[socket.socket(fileno=number) for number in http],
@@ -425,17 +423,17 @@ def main() -> None:
         lock=lock,
         starter=starter,
     )
-    collect()
-    freeze()  # the collector would touch, and so copy, every shared page in every child
     supervisor.run()
 
 
-def _import_roles() -> None:
-    """Import what children will need, here, once."""
-    from importlib import import_module
+def share_with_replicas() -> None:
+    """Import what user code will import, after the controller and the proxies have been forked: they start meanwhile.
 
-    for name in ("salver.serve", "salver.controller.process"):
-        import_module(name)
+    Frozen, because the collector would touch, and so copy, every shared page in every child.
+    """
+    import_module("salver.serve")
+    gc.collect()
+    gc.freeze()
 
 
 if __name__ == "__main__":
