@@ -1,4 +1,4 @@
-"""What ``salver run`` asks its builder child to do. Apart from ``build``, so that the parent imports no more than this."""
+"""What ``salver run`` asks its builder child to do; apart from ``build``, so that the parent imports no more."""
 
 from __future__ import annotations
 

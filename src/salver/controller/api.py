@@ -19,14 +19,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from salver.control.application import conflicting_application
 from salver.controller.api_records import StatusAnswer
-from salver.controller.controller import Controller
+from salver.controller.controller import Controller, PrefixTaken
 from salver.data.channel import same_user
 from salver.engine.local.instance import InstanceInfo
 from salver.records import ApplicationSpec
 
-_SETTLED = frozenset({"RUNNING", "DEPLOY_FAILED"})
 _WAIT_AT_MOST_S = 60.0
 
 
@@ -87,35 +85,26 @@ class ControlServer:
             return _problem(400, f"not an application: {error}")
         if spec.name != request.path_params["name"]:
             return _problem(400, f"the path names '{request.path_params['name']}', the body '{spec.name}'")
-        holder = conflicting_application(spec, self._controller.target())
-        if holder is not None:
-            return _problem(
-                409,
-                f'Prefix {spec.route_prefix} is being used by application "{holder}". '
-                f'Failed to deploy application "{spec.name}".',
-            )
-        self._controller.deploy(spec)
+        try:
+            self._controller.deploy(spec)
+        except PrefixTaken as error:
+            return _problem(409, str(error))
         return _json({})
 
     async def _delete(self, request: Request) -> Response:
         """Delete an application and wait until it is gone, at most ``wait_s`` seconds (default 0)."""
         name = request.path_params["name"]
         self._controller.delete(name)
-        gone = await self._controller.wait_until(
-            lambda: all(view.name != name for view in self._controller.views()), _wait_s(request)
-        )
+        gone = await self._controller.wait_until_gone(name, _wait_s(request))
         return _json({"gone": gone})
 
     async def _status(self, request: Request) -> Response:
         """Everything. With ``settled=NAME`` wait up to ``wait_s`` until that application runs or has failed."""
         name = request.query_params.get("settled")
         if name is not None:
-            await self._controller.wait_until(lambda: self._is_settled(name), _wait_s(request))
+            await self._controller.wait_until_settled(name, _wait_s(request))
         proxies = tuple(await self._controller.proxy_pids())
         return _json(StatusAnswer(self._info(), self._pid, proxies, self._controller.views()))
-
-    def _is_settled(self, name: str) -> bool:
-        return all(view.status in _SETTLED for view in self._controller.views() if view.name == name)
 
 
 class _Server(uvicorn.Server):

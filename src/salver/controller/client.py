@@ -6,7 +6,7 @@ import http.client
 import socket
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 from urllib.parse import quote
 
 import msgspec
@@ -25,6 +25,18 @@ class ControlRefused(ServeException):
 
 class ControlUnreachable(ServeException):
     """The instance does not answer: it is stopping, or it is gone."""
+
+
+class Control(Protocol):
+    """What can be asked of an instance."""
+
+    def deploy(self, spec: ApplicationSpec) -> None: ...
+
+    def delete(self, name: str, wait_s: float) -> bool: ...
+
+    def status(self) -> StatusAnswer: ...
+
+    def wait_settled(self, name: str, wait_s: float) -> ApplicationView | None: ...
 
 
 class _UnixConnection(http.client.HTTPConnection):

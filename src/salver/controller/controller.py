@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import salver
+from salver.control.application import conflicting_application
 from salver.control.cluster import Cluster
 from salver.control.events import (
     Command,
@@ -39,14 +40,20 @@ from salver.controller.publisher import Publisher
 from salver.controller.replica_client import ReplicaClient, ReplicaGone, ReplicaRefused
 from salver.data.channel import Connect
 from salver.engine.interface import Engine, EngineEvent, Exited, NotStarted, ReplicaProcess, Started
+from salver.errors import ServeException
 from salver.records import ApplicationSpec, ApplicationView, DeploymentId
 from salver.wire.messages import Drain, Initialize
 
 logger = logging.getLogger("salver.controller")
 
 _SUFFIX_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # none that look like another
+_SETTLED = frozenset({"RUNNING", "DEPLOY_FAILED"})
 _SLOW_CONSTRUCTOR_S = 30.0
 _OUR_FOLDER = str(Path(salver.__file__).parent)
+
+
+class PrefixTaken(ServeException):
+    """Another application has the route prefix."""
 
 
 class Controller:
@@ -111,13 +118,17 @@ class Controller:
     # --- what users ask for -----------------------------------------------------------------------------
 
     def deploy(self, spec: ApplicationSpec) -> None:
+        """Accept an application. Raises PrefixTaken."""
+        holder = conflicting_application(spec, self._cluster.target())
+        if holder is not None:
+            raise PrefixTaken(
+                f'Prefix {spec.route_prefix} is being used by application "{holder}". '
+                f'Failed to deploy application "{spec.name}".'
+            )
         self.handle(DeployApplication(spec))
 
     def delete(self, name: str) -> None:
         self.handle(DeleteApplication(name))
-
-    def target(self) -> tuple[ApplicationSpec, ...]:
-        return self._cluster.target()
 
     def views(self) -> tuple[ApplicationView, ...]:
         return self._cluster.views(time.monotonic())
@@ -125,7 +136,17 @@ class Controller:
     async def proxy_pids(self) -> list[int]:
         return await self._engine.proxy_pids()
 
-    async def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+    async def wait_until_settled(self, name: str, timeout_s: float) -> bool:
+        """Wait until an application runs or has failed; whether it has in time."""
+        return await self._wait_until(
+            lambda: all(view.status in _SETTLED for view in self.views() if view.name == name), timeout_s
+        )
+
+    async def wait_until_gone(self, name: str, timeout_s: float) -> bool:
+        """Wait until nothing is left of an application; whether it is so in time."""
+        return await self._wait_until(lambda: all(view.name != name for view in self.views()), timeout_s)
+
+    async def _wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Wait for something that events change; whether it came true in time."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s

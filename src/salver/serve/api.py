@@ -7,15 +7,15 @@ import sys
 import time
 from typing import Any, cast
 
-from salver.controller.client import ControlClient, ControlRefused, ControlUnreachable
+from salver.controller.client import Control, ControlRefused, ControlUnreachable
 from salver.data.context import replica_identity
-from salver.engine.local.instance import stop_instance
 from salver.errors import ConfigurationError, ServeException, StartupError
 from salver.records import ApplicationSpec, CodeContext
 from salver.serve.config import HTTPOptions
 from salver.serve.deployment import Application
 from salver.serve.graph import build_application
 from salver.serve.handle import DeploymentHandle
+from salver.serve.local_testing import start_local_session
 from salver.serve.schema import ServeStatus, serve_status
 from salver.serve.session import (
     Session,
@@ -69,6 +69,8 @@ def run(
     blocking: bool = False,
     name: str = "default",
     route_prefix: str | None = "/",
+    *,
+    _local_testing_mode: bool = False,
 ) -> DeploymentHandle[Any]:
     """Deploy an application, wait until it runs, and return a handle to its ingress.
 
@@ -80,6 +82,8 @@ def run(
         blocking: stay here until Ctrl-C, then end what this process started.
         name: of the application.
         route_prefix: path prefix of its HTTP requests; None to expose it to handles only.
+        _local_testing_mode: for tests: replicas are objects in this process, called by handles; nothing is started,
+            nothing listens.
 
     Raises:
         RuntimeError: a constructor failed; the message holds its traceback.
@@ -89,7 +93,7 @@ def run(
     if not isinstance(cast(object, target), Application):
         raise TypeError(f"serve.run takes the Application that `.bind()` returns, but got: {type(target).__name__}.")
     spec = build_application(target, name=name, route_prefix=route_prefix, code=code_context())
-    session = current_session() or _default_session()
+    session = current_session() or (start_local_session() if _local_testing_mode else _default_session())
     _deploy_and_wait(spec, session.control)
     handle: DeploymentHandle[Any] = DeploymentHandle(spec.ingress, name)
     if replica_identity.get() is None:
@@ -103,14 +107,14 @@ def _default_session() -> Session:
     return launch_session(host="127.0.0.1", port=8000)
 
 
-def deploy(target: Application, control: ControlClient, *, name: str, route_prefix: str | None) -> ApplicationSpec:
+def deploy(target: Application, control: Control, *, name: str, route_prefix: str | None) -> ApplicationSpec:
     """Build, deploy and wait, as ``run`` does; see there."""
     spec = build_application(target, name=name, route_prefix=route_prefix, code=code_context())
     _deploy_and_wait(spec, control)
     return spec
 
 
-def _deploy_and_wait(spec: ApplicationSpec, control: ControlClient) -> None:
+def _deploy_and_wait(spec: ApplicationSpec, control: Control) -> None:
     try:
         control.deploy(spec)
     except ControlRefused as error:
@@ -131,7 +135,7 @@ def _ray_is_salver() -> bool:
     return getattr(alias, "__salver_alias__", False) is True
 
 
-def _wait_until_running(control: ControlClient, name: str) -> None:
+def _wait_until_running(control: Control, name: str) -> None:
     while True:
         try:
             view = control.wait_settled(name, _POLL_S)
@@ -174,8 +178,8 @@ def delete(name: str, _blocking: bool = True) -> None:
 def shutdown() -> None:
     """End the instance that this process started or joined, with all its applications. May be called twice."""
     session = current_session()
-    if session is not None and session.launched is None:
-        stop_instance(session.instance.info().pid)
+    if session is not None:
+        session.shutdown()
     close_session()
 
 

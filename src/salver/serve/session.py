@@ -6,10 +6,11 @@ import atexit
 import os
 import threading
 from pathlib import Path
+from typing import Protocol
 
-from salver.controller.client import ControlClient
+from salver.controller.client import Control, ControlClient
 from salver.data.current import CallSite, on_first_call
-from salver.engine.local.instance import Instance, find_instance
+from salver.engine.local.instance import Instance, find_instance, stop_instance
 from salver.engine.local.launcher import LaunchedInstance, launch
 from salver.errors import ServeException
 from salver.serve.driver import Driver
@@ -18,8 +19,30 @@ INSTANCE_FOLDER = "SALVER_INSTANCE_FOLDER"
 """Environment variable by which a replica knows its own instance."""
 
 
-class Session:
-    """A connection to one instance.
+class Session(Protocol):
+    """This process's connection to one instance."""
+
+    @property
+    def control(self) -> Control: ...
+
+    @property
+    def is_running(self) -> bool: ...
+
+    def call_site(self) -> CallSite:
+        """Make handles of this process call this instance."""
+        ...
+
+    def shutdown(self) -> None:
+        """End the instance, whoever started it."""
+        ...
+
+    def close(self) -> None:
+        """Stop calling; end the instance if it is ours. May be called twice."""
+        ...
+
+
+class InstanceSession:
+    """A session with the processes of an instance.
 
     Args:
         instance: which.
@@ -32,15 +55,22 @@ class Session:
         self.control = ControlClient(instance.control_socket)
         self._driver: Driver | None = None
 
+    @property
+    def is_running(self) -> bool:
+        return self.instance.is_running()
+
     def call_site(self) -> CallSite:
-        """Make handles of this process call this instance."""
         if self._driver is None or self._driver.site is None:
             self._driver = Driver(self.instance)
             return self._driver.start()
         return self._driver.site
 
+    def shutdown(self) -> None:
+        if self.launched is None:
+            stop_instance(self.instance.info().pid)
+        self.close()
+
     def close(self) -> None:
-        """Stop calling; end the instance if it is ours. May be called twice."""
         if self._driver is not None:
             self._driver.stop()
             self._driver = None
@@ -57,19 +87,19 @@ def launch_session(
 ) -> Session:
     """Start an instance: of this process's own, or ``detached``. Raises StartupError."""
     launched = launch(host=host, port=port, proxies=proxies, name=name, detached=detached)
-    return _adopt(Session(launched.instance, launched))
+    return adopt_session(InstanceSession(launched.instance, launched))
 
 
 def join_session(name: str | None) -> Session:
     """Use a running instance. Raises LookupError when there is none of that name, or several and no name."""
-    return _adopt(Session(find_instance(name)))
+    return adopt_session(InstanceSession(find_instance(name)))
 
 
 def current_session() -> Session | None:
     """The session of this process, if it has one whose instance still runs."""
     global _session
     with _lock:
-        if _session is not None and not _session.instance.is_running():
+        if _session is not None and not _session.is_running:
             _session.close()
             _session = None
         return _session
@@ -86,7 +116,7 @@ def connected_session() -> Session:
         return session
     folder = os.environ.get(INSTANCE_FOLDER)
     if folder:
-        return Session(Instance(Path(folder)))
+        return InstanceSession(Instance(Path(folder)))
     try:
         return join_session(None)
     except LookupError as error:
@@ -102,7 +132,8 @@ def close_session() -> None:
         session.close()
 
 
-def _adopt(session: Session) -> Session:
+def adopt_session(session: Session) -> Session:
+    """Make this the session of this process, in place of the one before, which is closed."""
     global _session
     close_session()
     with _lock:
