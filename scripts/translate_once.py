@@ -24,7 +24,8 @@ def main() -> int:
     print(started.stderr, flush=True)
     if started.returncode:
         return started.returncode
-    url = next(line for line in started.stderr.splitlines() if line.startswith("Ready in")).split(" · ")[1]
+    ready = next(line for line in started.stderr.splitlines() if line.startswith("Ready in"))
+    url = ready.split(" · ")[1]
     port = url.rstrip("/").rsplit(":", 1)[1]
     try:
         answer = translate(url)
