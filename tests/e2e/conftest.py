@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Generator
 
 import pytest
+import uvloop
 
 from salver import serve
+
+
+@pytest.fixture(scope="session", autouse=True)
+def first_event_loop() -> None:
+    """Have libuv make the pipe that it keeps for as long as the process lives: no test leaks it then."""
+    uvloop.new_event_loop().close()
 
 
 @pytest.fixture

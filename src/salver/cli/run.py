@@ -18,7 +18,6 @@ import click
 
 from salver.cli.build_request import BuildRequest
 from salver.cli.output import fail
-from salver.controller.client import ControlClient
 from salver.engine.local.instance import Instance, find_instance
 from salver.engine.local.launcher import LaunchedInstance, launch
 from salver.engine.local.process import become_subreaper, end_children, fork, kill_group
@@ -131,6 +130,8 @@ def _end(instance: Instance, launched: LaunchedInstance | None, name: str | None
     if launched is not None:
         launched.stop()
     elif name is not None and instance.is_running():
+        from salver.controller.client import ControlClient  # only here: this process stays, and stays small
+
         control = ControlClient(instance.control_socket)
         views = control.status().applications
         if any(view.name == name and view.last_deployed_time_s >= since for view in views):

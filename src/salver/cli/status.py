@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from salver.cli.output import show_status
-from salver.controller.client import ControlClient
 from salver.engine.local.instance import find_instance
 
 
@@ -21,7 +20,8 @@ def status(instance: str | None, as_json: bool) -> None:
       salver status
       salver status --json | jq .applications
     """
-    from salver.serve.schema import serve_status  # the only command that needs it: it takes a while to import
+    from salver.controller.client import ControlClient  # these take a while to import; other commands need neither
+    from salver.serve.schema import serve_status
 
     state = serve_status(ControlClient(find_instance(instance).control_socket).status())
     if as_json:

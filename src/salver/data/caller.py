@@ -67,9 +67,13 @@ class Caller:
             self._subscription.cancel()
             await asyncio.gather(self._subscription, return_exceptions=True)
             self._subscription = None
+        self._routes.clear()
         for router in self._routers.values():
             router.close()
         self._routers.clear()
+        for arrived in self._refreshes.values():
+            if not arrived.done():
+                arrived.set_result(None)
         if self._channel is not None:
             self._channel.close()
             self._channel = None

@@ -118,6 +118,15 @@ class ReplicaLink:
         if not self.streams and self.channel is not None:
             self.channel.close()
 
+    def close(self) -> None:
+        """Hang up at once; nobody will know what became of the requests in flight."""
+        self.leave()
+        if self.channel is not None:
+            self.channel.abort()
+        lost, self.streams = self.streams, {}
+        for exchange in lost.values():
+            exchange.replica_lost(self.route.replica_id)
+
     def frame_received(self, channel: Channel, frame: Frame) -> None:
         kind = frame.kind
         if kind == Kind.RESPONSE or kind == Kind.ERROR or (kind == Kind.DATA and frame.flags & END):
@@ -204,8 +213,11 @@ class Router:
         self.pump()
 
     def close(self) -> None:
-        """Let go of every replica; queued requests are refused."""
+        """Let go of every replica at once; queued requests are refused."""
+        links = list(self._links.values())
         self.update(None)
+        for link in links:
+            link.close()
 
     @property
     def has_replicas(self) -> bool:

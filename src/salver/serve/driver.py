@@ -15,6 +15,8 @@ from salver.data.load_board import LoadBoard
 from salver.engine.local.instance import Instance
 from salver.wire.messages import PROTOCOL_VERSION, Hello
 
+_END_WITHIN_S = 2.5
+
 
 class Driver:
     """This process as a caller of one instance. ``start`` before use; ``stop`` may be called twice."""
@@ -44,8 +46,7 @@ class Driver:
         if self._caller is None:
             return
         set_call_site(None)
-        stopping = asyncio.run_coroutine_threadsafe(self._caller.stop(), self._loop)
-        stopping.result(5.0)
+        asyncio.run_coroutine_threadsafe(_leave(self._caller), self._loop).result(2 * _END_WITHIN_S)
         self._caller = None
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5.0)
@@ -54,3 +55,12 @@ class Driver:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
+
+
+async def _leave(caller: Caller) -> None:
+    """Hang up, and let what still ran on this loop see it and end."""
+    await caller.stop()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others, timeout=_END_WITHIN_S)
+    await asyncio.sleep(0)  # the turn in which closed transports go

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 
 from salver import __version__
 from salver.data.load_board import create_load_board
@@ -174,6 +173,8 @@ def _why_not_bound(host: str, port: int, error: OSError) -> str:
 
 def _holder_of(port: int) -> str:
     """`` by python (pid 123)`` when we may know it."""
+    import psutil  # 3 MB and 20 ms that only this failure needs
+
     try:
         for connection in psutil.net_connections("tcp"):
             local: Any = connection.laddr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -55,6 +56,7 @@ def _child(title: str, main: Callable[[], None], close: list[int], parent: int) 
         for descriptor in close:
             os.close(descriptor)
         setproctitle(title)
+        gc.enable()
         for stream in (sys.stdout, sys.stderr):
             cast(TextIO, stream).reconfigure(line_buffering=True)  # type: ignore[attr-defined]
         main()

@@ -85,7 +85,7 @@ async def _replica(instance: Instance, key: bytes, process: ReplicaProcess, list
 
 
 async def _told_to_end(replica: Replica) -> None:
-    """Wait for SIGTERM. A constructor has nothing to finish: until it returned, the signal keeps its deadly default."""
+    """Wait for SIGTERM. A constructor has nothing to finish: until it returns, the signal keeps its deadly effect."""
     await replica.constructed.wait()
     await on_sigterm().wait()
 

@@ -122,6 +122,7 @@ class Supervisor:
         become_subreaper()
         self._watch_signals()
         self._watch_starter()
+        gc.freeze()  # else the collector of a child would touch, and so copy, every page that it shares with us
         self._start_controller()
         for number in range(self._proxies):
             self._start_proxy(number)
@@ -409,6 +410,7 @@ def _noted_by_the_wakeup_descriptor(_number: int, _frame: object) -> None:
 
 def main() -> None:
     """Entry point: ``FOLDER PROXIES LIFELINE LOCK STARTER CONTROL ROUTING HTTP...``, the last ones descriptors."""
+    gc.disable()  # importing makes no garbage worth looking for (a tenth of the time to start)
     folder, *numbers = sys.argv[1:]
     proxies, lifeline, lock, starter, control, routing, *http = [int(number) for number in numbers]
     instance = Instance(Path(folder))
@@ -427,13 +429,11 @@ def main() -> None:
 
 
 def share_with_replicas() -> None:
-    """Import what user code will import, after the controller and the proxies have been forked: they start meanwhile.
-
-    Frozen, because the collector would touch, and so copy, every shared page in every child.
-    """
+    """Import what user code will import, after the controller and the proxies were forked: they start meanwhile."""
     import_module("salver.serve")
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 if __name__ == "__main__":
