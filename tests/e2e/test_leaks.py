@@ -97,11 +97,7 @@ def _replace(run: SalverRun, role: str) -> None:
         now = run.pids()[role]
         return before[0] not in now and len(now) == len(before)
 
-    try:
-        eventually(f"another {role} runs", replaced, within=20)
-    except AssertionError:
-        print(run.output(), run.pids(), run.status())
-        raise
+    eventually(f"another {role} runs", replaced, within=20)
 
 
 def test_deploying_again_and_again_leaves_nothing(worker_run: WorkerRun) -> None:

@@ -87,6 +87,7 @@ class Controller:
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._ending = False
+        self._early_events: list[EngineEvent] | None = []
 
     # --- life -------------------------------------------------------------------------------------------
 
@@ -96,6 +97,9 @@ class Controller:
         target = self._checkpoint.load()
         processes = tuple(_found(process) for process in await self._engine.processes())
         self.handle(Recover(target, processes))
+        early, self._early_events = self._early_events or [], None
+        for event in early:
+            self._engine_event(event)
 
     def end_waits(self) -> None:
         """Answer everyone who waits for a change now: none will come."""
@@ -180,7 +184,9 @@ class Controller:
             self._timer = asyncio.get_running_loop().call_later(delay, self.handle, Tick())
 
     def _engine_event(self, event: EngineEvent) -> None:
-        if isinstance(event, Started):
+        if self._early_events is not None:  # a replica that dies while we take over: Recover comes first
+            self._early_events.append(event)
+        elif isinstance(event, Started):
             process = event.process
             self.handle(ProcessStarted(process.replica_id, process.pid, process.address))
         elif isinstance(event, NotStarted):

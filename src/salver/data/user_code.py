@@ -99,12 +99,20 @@ class UserCode:
     async def in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run ``function`` in the pool, with this task's context variables."""
         context = contextvars.copy_context()
-        call = partial(context.run, function, *args, **kwargs)
+        call = partial(context.run, _call_in_thread, function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
     def close(self) -> None:
         """Stop the pool without waiting for what still runs in it."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _call_in_thread(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """A future cannot hold StopIteration: it becomes a RuntimeError, as it does in every ``async def``."""
+    try:
+        return function(*args, **kwargs)
+    except StopIteration as error:
+        raise RuntimeError("the method raised StopIteration") from error
 
 
 def _is_async(function: object) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,8 @@ from salver.engine.local.link import (
     ToSupervisor,
     encode_message,
 )
+
+logger = logging.getLogger("salver.engine")
 
 _STACK_WITHIN_S = 1.0
 
@@ -108,8 +112,12 @@ class LocalEngine(asyncio.Protocol):
                 self._on_event(message)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        # The supervisor is gone; the parent-death signal ends this process too.
         self._transport = None
+        if not self._closed:
+            # Either the supervisor is gone, and the parent-death signal ends this process too; or what it said could
+            # not be handled. A controller that hears nothing must not stay: the next one starts from what is there.
+            logger.critical("lost the connection to the supervisor", exc_info=exc)
+            os._exit(1)
 
     def _send(self, message: ToSupervisor) -> None:
         data = encode_message(message)

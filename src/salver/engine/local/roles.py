@@ -90,6 +90,9 @@ async def _told_to_end(replica: Replica) -> None:
     await on_sigterm().wait()
 
 
+RunController = Callable[[Instance, bytes, socket.socket, socket.socket, socket.socket, int], None]
+
+
 def run_controller(
     instance: Instance,
     key: bytes,

@@ -40,7 +40,7 @@ from salver.engine.local.link import (
     encode_message,
 )
 from salver.engine.local.process import become_subreaper, end_children, exit_cause, fork, kill_group
-from salver.engine.local.roles import run_controller, run_proxy, run_replica
+from salver.engine.local.roles import RunController, run_controller, run_proxy, run_replica
 
 _GRACE_S = 21.0
 _HEALTHY_S = 10.0
@@ -80,6 +80,7 @@ class Supervisor:
         http: sockets that listen for clients; control, routing: that listen for our own processes.
         proxies: how many proxies share the HTTP sockets.
         lifeline: end of a pipe whose other end the starting process holds.
+        controller: what the controller's process runs.
         starter: pid of the starting process.
     """
 
@@ -94,6 +95,7 @@ class Supervisor:
         lifeline: int,
         lock: int,
         starter: int,
+        controller: RunController = run_controller,
     ) -> None:
         self._instance = instance
         self._key = instance.key()
@@ -104,6 +106,7 @@ class Supervisor:
         self._lifeline = lifeline
         self._lock = lock
         self._starter = starter
+        self._run_controller = controller
         self._children: dict[int, Child] = {}
         self._replicas: dict[str, Child] = {}
         self._restarts: dict[tuple[str, int], Restart] = {}
@@ -227,7 +230,7 @@ class Supervisor:
 
         def main() -> None:
             ours.close()
-            run_controller(instance, key, theirs, control, routing, epoch)
+            self._run_controller(instance, key, theirs, control, routing, epoch)
 
         self._fork("controller", "salver: controller", main, keep=[control, routing])
         theirs.close()

@@ -1,0 +1,74 @@
+"""A real supervisor whose controller is the conformance suite. Run as a program: ``local_engine_host.py RESULT``.
+
+The suite runs in the forked controller process, over the inherited link, like the real one; what came of it is
+written to RESULT, and SIGTERM to the supervisor ends everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from conformance import World, check_engine, emptied
+
+from salver.data.channel import connect_unix
+from salver.data.load_board import create_load_board
+from salver.engine.local.client import LocalEngine
+from salver.engine.local.instance import Instance, create_instance
+from salver.engine.local.supervisor import Supervisor
+
+
+def main(result: Path) -> None:
+    instance, lock = create_instance("conformance")
+    instance.key_file.touch(mode=0o600)
+    instance.key_file.write_bytes(secrets.token_bytes(32))
+    create_load_board(instance.board)
+    lifeline, _held = os.pipe()
+
+    def run_suite(
+        instance: Instance, key: bytes, link: socket.socket, _control: object, _routing: object, _epoch: int
+    ) -> None:
+        try:
+            outcome = f"passed {asyncio.run(suite(instance, key, link))}"
+        except BaseException:
+            outcome = traceback.format_exc()
+        result.write_text(outcome)
+        os.kill(os.getppid(), signal.SIGTERM)
+
+    Supervisor(
+        instance,
+        http=[],
+        control=socket.socket(socket.AF_UNIX),
+        routing=socket.socket(socket.AF_UNIX),
+        proxies=0,
+        lifeline=lifeline,
+        lock=lock,
+        starter=os.getppid(),
+        controller=run_suite,
+    ).run()
+
+
+async def suite(instance: Instance, key: bytes, link: socket.socket) -> int:
+    world = World(LocalEngine(link, instance.folder), connect_unix, key)
+    world.open()
+
+    @asynccontextmanager
+    async def make_engine() -> AsyncIterator[World]:
+        async with emptied(world):
+            yield world
+
+    checks = await check_engine(make_engine)
+    await world.engine.close()
+    return checks
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
