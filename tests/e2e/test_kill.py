@@ -220,6 +220,17 @@ def test_a_replica_that_dies_while_the_controller_is_away_is_replaced(worker_run
     assert get(run.url).status == 200
 
 
+def test_a_replica_that_dies_while_the_next_controller_takes_over_is_replaced(worker_run: WorkerRun) -> None:
+    run = worker_run(replicas=2)
+    for _ in range(2):
+        (controller,) = run.pids()["controller"]
+        dead = run.pids()["replica"][0]
+        kill(controller)
+        eventually("the next one starts", lambda old=controller: set(run.pids()["controller"]) - {old})
+        kill(dead)
+        wait_replaced(run, dead, 2, CONTROLLER_BACK_WITHIN_S + REPLACED_WITHIN_S)
+
+
 def test_after_the_controller_s_death_applications_can_be_deployed_and_deleted(worker_run: WorkerRun) -> None:
     run = worker_run(replicas=1)
     before = run.pids()["replica"]

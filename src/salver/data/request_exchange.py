@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from salver.data.context import accept_request_id
 from salver.data.http1 import RequestHead
@@ -12,9 +12,6 @@ from salver.errors import BackPressureError
 from salver.wire.frames import END, Frame, Kind
 from salver.wire.messages import RequestMeta, decode_credit, decode_response, encode, encode_credit
 
-if TYPE_CHECKING:
-    from salver.data.http_server import HTTPConnection
-
 INLINE_BODY_BYTES = 64 * 1024
 """A body up to this size is received whole and sent with the REQUEST frame."""
 
@@ -22,8 +19,42 @@ _READ_AHEAD_BYTES = 256 * 1024
 _TEXT = b"content-type: text/plain; charset=utf-8\r\n"
 
 
+class Client(Protocol):
+    """What a request needs of the connection that it came by (``http_server.HTTPConnection``)."""
+
+    client: tuple[str, int] | None
+    server: tuple[str, int] | None
+
+    @property
+    def writable(self) -> bool:
+        """Whether the client keeps up with what was written."""
+        ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def write_whole(self, exchange: RequestExchange, status: int, block: bytes, body: bytes, declared: int) -> None:
+        """The complete response."""
+        ...
+
+    def write_head(self, exchange: RequestExchange, status: int, block: bytes, declared: int) -> bool:
+        """The head of a streamed response; returns whether the body goes out in chunks."""
+        ...
+
+    def write_piece(self, data: bytes) -> None:
+        """Part of a streamed response."""
+        ...
+
+    def stream_ended(self, exchange: RequestExchange) -> None: ...
+
+    def abort(self) -> None:
+        """Cut the connection: the client must not take what it has for the whole."""
+        ...
+
+
 class RequestExchange:
-    """An ``Exchange`` for the router, fed by an HTTPConnection.
+    """An ``Exchange`` for the router, fed by the client's connection.
 
     A body that streams is not sent before the replica granted credit for it: until then it is all here, so that
     a request that was answered BUSY can start elsewhere from its first byte.
@@ -40,6 +71,7 @@ class RequestExchange:
         "_owed",
         "_reading_paused",
         "_stream",
+        "_undelivered",
         "abandoned",
         "app",
         "begun",
@@ -52,7 +84,7 @@ class RequestExchange:
         "streams_body",
     )
 
-    def __init__(self, connection: HTTPConnection, head: RequestHead) -> None:
+    def __init__(self, connection: Client, head: RequestHead) -> None:
         self._connection = connection
         self.head = head
         self.request_id = accept_request_id(head.request_id)
@@ -73,6 +105,8 @@ class RequestExchange:
         self._chunked = False
         self._headless = head.method == "HEAD"
         self._owed = 0
+        self._undelivered = -1
+        """Bytes that a streamed response has declared and not yet sent; -1 when it declared none."""
 
     @property
     def request_id_line(self) -> bytes:
@@ -164,6 +198,7 @@ class RequestExchange:
         elif kind == Kind.HEAD:
             meta = decode_response(frame.meta)
             self.response_started = True
+            self._undelivered = meta.content_length
             self._chunked = self._connection.write_head(self, meta.status, meta.header_block, meta.content_length)
         elif kind == Kind.CREDIT:
             self._body_credit += decode_credit(frame.meta)
@@ -174,6 +209,8 @@ class RequestExchange:
 
     def _data(self, frame: Frame) -> None:
         payload = bytes(frame.payload)
+        if self._undelivered >= 0 and not self._headless and not self._within_declared(len(payload), frame.flags):
+            return
         if payload and not self._headless:
             self._connection.write_piece(b"%x\r\n%s\r\n" % (len(payload), payload) if self._chunked else payload)
         if frame.flags & END:
@@ -185,6 +222,17 @@ class RequestExchange:
         self._owed += len(payload)
         if self._connection.writable:
             self.client_caught_up()
+
+    def _within_declared(self, size: int, flags: int) -> bool:
+        """Hold the application to the content-length it declared: else the client would misread what follows."""
+        self._undelivered -= size
+        if self._undelivered < 0 or (flags & END and self._undelivered):
+            if self._link is not None:
+                self._link.cancel(self._stream)
+                self._link = None
+            self._connection.abort()
+            return False
+        return True
 
     def replica_lost(self, replica_id: str) -> None:
         self._link = None

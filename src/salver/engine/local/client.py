@@ -116,7 +116,8 @@ class LocalEngine(asyncio.Protocol):
         if not self._closed:
             # Either the supervisor is gone, and the parent-death signal ends this process too; or what it said could
             # not be handled. A controller that hears nothing must not stay: the next one starts from what is there.
-            logger.critical("lost the connection to the supervisor", exc_info=exc)
+            if exc is not None:
+                logger.critical("lost the connection to the supervisor", exc_info=exc)
             os._exit(1)
 
     def _send(self, message: ToSupervisor) -> None:
