@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from harness.instance import SalverRun, command_line
 from harness.worker import WORKER
@@ -59,7 +60,7 @@ def test_nothing_listens_but_what_must(worker_run: Callable[..., SalverRun]) -> 
     everything = run.processes()
     assert internet_listeners(everything) == {f"tcp 127.0.0.1:{run.port}"}
     own = [str(run.folder / "control.sock"), str(run.folder / "routing.sock")]
-    replicas = [str(run.folder / "r" / each["replica_id"].rsplit("#")[-1]) for each in replicas_of(run)]
+    replicas = [str(run.folder / "r" / each["replica_id"].rpartition("#")[2]) for each in replicas_of(run)]
     assert unix_listeners(everything) == sorted(own + replicas)
 
 
@@ -68,10 +69,10 @@ def test_a_replica_holds_no_socket_that_others_listen_on(worker_run: Callable[..
     run = worker_run(replicas=2)
     for replica in replicas_of(run):
         assert internet_listeners([replica["pid"]]) == set()
-        assert unix_listeners([replica["pid"]]) == [str(run.folder / "r" / replica["replica_id"].rsplit("#")[-1])]
+        assert unix_listeners([replica["pid"]]) == [str(run.folder / "r" / replica["replica_id"].rpartition("#")[2])]
 
 
-def replicas_of(run: SalverRun) -> list[dict[str, object]]:
+def replicas_of(run: SalverRun) -> list[dict[str, Any]]:
     return run.status()["applications"]["default"]["deployments"]["Worker"]["replicas"]
 
 

@@ -72,7 +72,12 @@ def assert_nothing_left(before: Belongings, settle: float = _SETTLE_S) -> None:
 
 def _left(before: Belongings) -> Belongings:
     now = belongings()
-    return Belongings(*(after - then for after, then in zip(now, before, strict=True)))
+    return Belongings(
+        now.descriptors - before.descriptors,
+        now.threads - before.threads,
+        now.processes - before.processes,
+        now.folders - before.folders,
+    )
 
 
 def _descriptors() -> list[tuple[int, str]]:

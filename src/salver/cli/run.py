@@ -7,11 +7,12 @@ are imported in a child that ends when the application runs. With transformers t
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 
 import click
@@ -75,9 +76,8 @@ def run(
         try:
             try:
                 _build_in_child(request, joined, launched)
-                if not blocking:
-                    return
-                _follow(joined, launched)
+                if blocking or not joined.is_running():
+                    _follow(joined, launched)
             except KeyboardInterrupt:
                 click.echo("Stopping; Ctrl-C again to stop at once.", err=True)
                 _end(joined, launched, name, began_at)
@@ -100,13 +100,25 @@ def _build_in_child(request: BuildRequest, instance: Instance, launched: Launche
     inherited = [launched.lifeline] if launched is not None and launched.lifeline is not None else []
     pid = fork(f"salver: build {request.import_path}", build, close=inherited)
     try:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        _wait_for_first(pid, launched)
     finally:
         kill_group(pid)
         _, status = os.waitpid(pid, 0)
+    if launched is not None and not launched.alive:
+        return  # `_follow` says why
     code = os.waitstatus_to_exitcode(status)
     if code:
         sys.exit(code if code > 0 else 1)
+
+
+def _wait_for_first(builder: int, launched: LaunchedInstance | None) -> None:
+    """Wait for the end of the builder, or of the instance, which the builder would go on asking for a while."""
+    pids = [builder] if launched is None else [builder, launched.pid]
+    with ExitStack() as opened:
+        ends = [os.pidfd_open(pid) for pid in pids]
+        for end in ends:
+            opened.callback(os.close, end)
+        select.select(ends, [], [])
 
 
 def _follow(instance: Instance, launched: LaunchedInstance | None) -> None:

@@ -8,11 +8,8 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Coroutine
-from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
-import salver
 from salver.control.application import conflicting_application
 from salver.control.cluster import Cluster
 from salver.control.events import (
@@ -22,34 +19,31 @@ from salver.control.events import (
     DrainReplica,
     Event,
     FoundProcess,
-    InitializeFailed,
     InitializeReplica,
     KillReplica,
     ProcessExited,
     ProcessStarted,
     Publish,
     Recover,
-    ReplicaInitialized,
     SaveTarget,
     StartFailed,
     StartReplica,
     Tick,
 )
 from salver.controller.checkpoint import Checkpoint
+from salver.controller.constructors import Constructors
 from salver.controller.publisher import Publisher
 from salver.controller.replica_client import ReplicaClient, ReplicaGone, ReplicaRefused
 from salver.data.channel import Connect
 from salver.engine.interface import Engine, EngineEvent, Exited, NotStarted, ReplicaProcess, Started
 from salver.errors import ServeException
-from salver.records import ApplicationSpec, ApplicationView, DeploymentId
-from salver.wire.messages import Drain, Initialize
+from salver.records import ApplicationSpec, ApplicationView
+from salver.wire.messages import Drain
 
 logger = logging.getLogger("salver.controller")
 
 _SUFFIX_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # none that look like another
 _SETTLED = frozenset({"RUNNING", "DEPLOY_FAILED"})
-_SLOW_CONSTRUCTOR_S = 30.0
-_OUR_FOLDER = str(Path(salver.__file__).parent)
 
 
 class PrefixTaken(ServeException):
@@ -80,9 +74,8 @@ class Controller:
         )
         self.publisher = Publisher(key)
         self._clients: dict[str, ReplicaClient] = {}
-        self._initializing: dict[str, InitializeReplica] = {}
+        self._constructors = Constructors(engine, self._client, self.handle)
         self._killed: set[str] = set()
-        self._shown_failure: tuple[DeploymentId, str] | None = None
         self._work: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
@@ -211,7 +204,7 @@ class Controller:
         elif isinstance(command, KillReplica):
             self._spawn(self._kill(command.replica_id))
         elif isinstance(command, InitializeReplica):
-            self._spawn(self._initialize(command))
+            self._spawn(self._constructors.construct(command))
         else:
             assert isinstance(command, DrainReplica)
             self._spawn(self._drain(command))
@@ -237,66 +230,16 @@ class Controller:
         if client is not None:
             client.close()
 
-    async def _initialize(self, command: InitializeReplica) -> None:
-        client = self._client(command.replica_id, command.address)
-        slow = self._spawn_reminder(command)
-        self._initializing[command.replica_id] = command
-        try:
-            await client.ask(Initialize(command.replica_id, command.application, command.deployment))
-        except ReplicaRefused as error:
-            self._constructor_failed(command, str(error))
-        except ReplicaGone as error:
-            self.handle(InitializeFailed(command.replica_id, str(error)))
-        else:
-            self.handle(ReplicaInitialized(command.replica_id))
-        finally:
-            self._initializing.pop(command.replica_id, None)
-            slow.cancel()
-
-    def _constructor_failed(self, command: InitializeReplica, traceback: str) -> None:
-        self._initializing.pop(command.replica_id, None)
-        self._show_failure(command.deployment.id, "failed", traceback)
-        self.handle(InitializeFailed(command.replica_id, traceback))
-
     async def _kill(self, replica_id: str) -> None:
-        """A constructor that has not returned is first asked where it is: afterwards nobody can tell."""
         self._killed.add(replica_id)
-        command = self._initializing.pop(replica_id, None)
-        if command is not None:
-            where = _innermost(await self._engine.where(replica_id))
-            self._show_failure(command.deployment.id, "was stopped before it returned", where)
+        await self._constructors.before_kill(replica_id)
         self._engine.kill(replica_id)
-
-    def _show_failure(self, deployment: DeploymentId, what: str, details: str) -> None:
-        """The details only once: mostly the next replica fails in the same way."""
-        again = self._shown_failure == (deployment, details)
-        self._shown_failure = (deployment, details)
-        logger.error("the constructor of %s %s%s", deployment.name, what, ", as before" if again else f"\n{details}")
-
-    def _spawn_reminder(self, command: InitializeReplica) -> asyncio.TimerHandle:
-        """Say every 30 s that a constructor still runs, and where."""
-        loop = asyncio.get_running_loop()
-        return loop.call_later(_SLOW_CONSTRUCTOR_S, lambda: self._spawn(self._say_where(command)))
-
-    async def _say_where(self, command: InitializeReplica) -> None:
-        where = _innermost(await self._engine.where(command.replica_id))
-        logger.warning(
-            "the constructor of %s has run for more than %.0f s\n%s",
-            command.deployment.id.name,
-            _SLOW_CONSTRUCTOR_S,
-            where,
-        )
 
     async def _drain(self, command: DrainReplica) -> None:
         try:
             await self._client(command.replica_id, command.address).ask(Drain())
         except (ReplicaGone, ReplicaRefused):
             pass  # it is gone already, or its deadline will kill it
-
-
-def _innermost(stack: str) -> str:
-    """The part of a dumped stack above our own frames: the user's code, innermost first."""
-    return "\n".join(takewhile(lambda line: _OUR_FOLDER not in line, stack.splitlines()))
 
 
 def _found(process: ReplicaProcess) -> FoundProcess:

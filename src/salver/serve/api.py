@@ -58,9 +58,9 @@ def start(
         try:
             join_session(instance)
         except LookupError as error:
-            raise ServeException(str(error)) from error
+            raise ServeException(str(error)) from None
         return
-    options = HTTPOptions.model_validate(http_options or {})
+    options = http_options if isinstance(http_options, HTTPOptions) else HTTPOptions(**(http_options or {}))
     launch_session(host=options.host, port=options.port, proxies=proxies)
 
 

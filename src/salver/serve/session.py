@@ -120,7 +120,7 @@ def connected_session() -> Session:
     try:
         return join_session(None)
     except LookupError as error:
-        raise ServeException(str(error)) from error
+        raise ServeException(str(error)) from None
 
 
 def close_session() -> None:

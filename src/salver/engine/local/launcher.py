@@ -45,6 +45,11 @@ class LaunchedInstance:
         self.detached = detached
 
     @property
+    def pid(self) -> int:
+        """Its supervisor's."""
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         return self._process.poll() is None
 
