@@ -20,7 +20,8 @@ import uvloop
 from salver.data.channel import Channel, connect_unix
 from salver.data.load_board import LoadBoard
 from salver.data.replica import CONTROLLER, Replica
-from salver.data.router import ReplicaLink, Router
+from salver.data.replica_link import ReplicaLink
+from salver.data.router import Router
 from salver.records import ApplicationSpec, CodeContext, DeploymentId, DeploymentSpec
 from salver.wire.frames import Frame, FrameDecoder, Kind
 from salver.wire.messages import (

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from salver.data import replica as replica_module
+from salver.data import slots as slots_module
 from salver.data.context import replica_identity, request_context
 from salver.wire.frames import END, Kind
 from salver.wire.messages import (
@@ -22,7 +22,7 @@ from salver.wire.messages import (
     decode_response,
     encode,
 )
-from salver.wire.payload import dump_definition, dump_value, load_exception, load_value
+from salver.wire.payload import dump_definition, dump_value, load_exception
 
 from .scene import Peer, RunningReplica, Scene, run, turns
 
@@ -157,7 +157,7 @@ def test_a_reserved_slot_is_kept_from_others() -> None:
 
 @pytest.mark.parametrize("how", ["decline", "hang up", "expire"])
 def test_an_unused_reservation_goes_to_the_next(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replica_module, "_RESERVED_FOR_S", 0.02 if how == "expire" else 1000.0)
+    monkeypatch.setattr(slots_module, "_RESERVED_FOR_S", 0.02 if how == "expire" else 1000.0)
 
     async def test() -> None:
         async with Scene() as scene:

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from salver.data import router as router_module
+from salver.data import replica_link as link_module
 from salver.data.router import Router
 from salver.errors import BackPressureError, DeploymentUnavailableError
 from salver.wire.frames import Kind
@@ -159,7 +159,7 @@ def test_a_slot_offered_to_a_caller_with_nothing_to_send_goes_on() -> None:
 
 
 def test_a_caller_that_dies_with_a_reservation_does_not_hold_the_slot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("salver.data.replica._RESERVED_FOR_S", 1000.0)
+    monkeypatch.setattr("salver.data.slots._RESERVED_FOR_S", 1000.0)
 
     async def test() -> None:
         async with Scene() as scene:
@@ -380,7 +380,7 @@ async def _settled(call: RecordedCall) -> BaseException | None:
 
 
 def test_a_cut_connection_is_dialled_again_while_the_replica_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(router_module, "_REDIAL_FIRST_S", 0.001)
+    monkeypatch.setattr(link_module, "_REDIAL_FIRST_S", 0.001)
 
     async def test() -> None:
         async with Scene() as scene:
@@ -401,7 +401,7 @@ def test_a_cut_connection_is_dialled_again_while_the_replica_is_listed(monkeypat
 
 
 def test_requests_wait_for_a_replica_that_cannot_be_dialled_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(router_module, "_REDIAL_FIRST_S", 0.001)
+    monkeypatch.setattr(link_module, "_REDIAL_FIRST_S", 0.001)
 
     async def test() -> None:
         async with Scene() as scene:
@@ -573,7 +573,7 @@ class HangsUp(asyncio.Protocol):
 
 
 def test_a_replica_that_hangs_up_at_once_gets_no_request_that_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(router_module, "_REDIAL_FIRST_S", 0.001)
+    monkeypatch.setattr(link_module, "_REDIAL_FIRST_S", 0.001)
 
     async def test() -> None:
         async with Scene() as scene:

@@ -462,7 +462,7 @@ def test_an_ingress_without_call_says_so(run: SalverRun, folder: Path, client: r
 
 @contextmanager
 def beside(run: SalverRun, folder: Path, attribute: str) -> Generator[str]:
-    """While the block runs, another application of ``app.py`` in the same instance; its URL, which ends with its name."""
+    """While the block runs, another application of ``app.py`` in the same instance; its URL."""
     prefix = "/" + attribute.replace("_", "-")
     argv = ["--instance", run.name, "--name", attribute, "--route-prefix", prefix]
     environment = {"XDG_RUNTIME_DIR": str(run.runtime)}

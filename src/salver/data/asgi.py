@@ -39,6 +39,13 @@ class InvalidASGI(ServeException):
     """The application broke the ASGI protocol: its own fault, answered with 500."""
 
 
+def final_status(status: object) -> int:
+    """``status``, checked here: the proxy has nobody to tell, and an interim one would leave its client waiting."""
+    if isinstance(status, int) and 200 <= status <= 599:
+        return status
+    raise InvalidASGI(f"{status!r} cannot be the status of a response: 200 to 599 are allowed")
+
+
 def build_scope(meta: RequestMeta) -> Scope:
     """The ASGI connection scope of a request."""
     path, _, query = meta.target.partition(b"?")
@@ -159,8 +166,9 @@ class HTTPExchange:
         if kind == "http.response.start":
             if self._head is not None:
                 raise InvalidASGI("http.response.start was sent twice")
+            status = final_status(message["status"])
             block, declared = encode_header_block(message.get("headers", ()))
-            self._head = encode(ResponseMeta(message["status"], block, -1 if declared is None else declared))
+            self._head = encode(ResponseMeta(status, block, -1 if declared is None else declared))
         elif kind == "http.response.body":
             await self._send_body(message.get("body", b""), more=message.get("more_body", False))
         else:
@@ -200,8 +208,8 @@ class HTTPExchange:
     # --- shortcuts around ASGI for what a plain handler returned ------------------------------------------
 
     def respond(self, status: int, header_block: bytes, body: Buffer, declared: int = -1) -> None:
-        """Answer with a whole response."""
-        self._end(Kind.RESPONSE, encode(ResponseMeta(status, header_block, declared)), body)
+        """Answer with a whole response. Raises InvalidASGI for a status that is none."""
+        self._end(Kind.RESPONSE, encode(ResponseMeta(final_status(status), header_block, declared)), body)
 
     def fail(self) -> None:
         """User code broke: 500 when nothing was sent yet, else the client must see a cut stream."""

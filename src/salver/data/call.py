@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from salver.data.current import CallSite
-from salver.data.router import ReplicaLink
+from salver.data.replica_link import ReplicaLink
 from salver.data.user_code import MethodMissing, UnexpectedGenerator
 from salver.errors import RemoteException, ReplicaUnavailableError, SerializationError, ServeException
 from salver.wire.frames import Buffer, Frame, Kind

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from salver.data.context import accept_request_id
 from salver.data.http1 import RequestHead
-from salver.data.router import ReplicaLink
+from salver.data.replica_link import ReplicaLink
 from salver.errors import BackPressureError
 from salver.wire.frames import END, Frame, Kind
 from salver.wire.messages import RequestMeta, decode_credit, decode_response, encode, encode_credit
@@ -16,6 +16,7 @@ INLINE_BODY_BYTES = 64 * 1024
 """A body up to this size is received whole and sent with the REQUEST frame."""
 
 _READ_AHEAD_BYTES = 256 * 1024
+_RETRY_AFTER = b"retry-after: 1\r\n"
 _TEXT = b"content-type: text/plain; charset=utf-8\r\n"
 
 
@@ -239,8 +240,10 @@ class RequestExchange:
         self._broken(502, "The replica died while it handled this request.")
 
     def refused(self, error: Exception) -> None:
-        status = error.status_code if isinstance(error, BackPressureError) else 503
-        self.answer(status, str(error), b"retry-after: 1\r\n" if status == 503 else b"")
+        if isinstance(error, BackPressureError):
+            self.answer(error.status_code, str(error), _RETRY_AFTER if error.status_code == 503 else b"")
+        else:  # why is for the log and for status: it names deployments and may hold a line of the user's code
+            self.answer(503, "The application is unavailable.", _RETRY_AFTER)
 
     def _broken(self, status: int, text: str) -> None:
         if self.response_started:

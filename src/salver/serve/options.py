@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 import salver
+from salver.data.context import replica_identity
 from salver.serve.config import (
     AutoscalingConfig,
     BackpressureConfig,
@@ -316,7 +317,12 @@ _warned: set[str] = set()
 
 
 def warn_about_options_without_effect(deployment: str, options: DeploymentOptions) -> None:
-    """Tell the user, once per process and option, that this version ignores an option they have set."""
+    """Tell the user, once per process and option, that this version ignores an option they have set.
+
+    Replicas, which import the same code again, say nothing.
+    """
+    if replica_identity.get() is not None:
+        return
     for name, field in DeploymentOptions.model_fields.items():
         value: object = getattr(options, name)
         if name == "num_replicas" and value == "auto":

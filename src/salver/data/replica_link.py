@@ -1,0 +1,187 @@
+"""The connection of one caller to one replica, and the requests in flight on it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Protocol
+
+from salver.data.channel import Channel, Connect
+from salver.wire.frames import END, Frame, Kind
+from salver.wire.messages import Hello
+from salver.wire.snapshot import ReplicaRoute
+
+_REDIAL_FIRST_S = 0.05
+_REDIAL_MOST_S = 1.0
+
+
+class Exchange(Protocol):
+    """One request, as its caller sees it. The router calls exactly one of the ending methods."""
+
+    abandoned: bool
+    """The caller gave up while this waited in the queue: it is dropped."""
+
+    def dispatch(self, link: ReplicaLink, stream: int) -> None:
+        """Send the opening frames."""
+        ...
+
+    def frame_received(self, frame: Frame) -> None:
+        """An answer frame came; the last one of the stream is the ending."""
+        ...
+
+    def replica_lost(self, replica_id: str) -> None:
+        """Ending: the replica died after this was sent to it."""
+        ...
+
+    def refused(self, error: Exception) -> None:
+        """Ending: it was never started, because the queue is full or the deployment is unavailable."""
+        ...
+
+
+class LinkOwner(Protocol):
+    """What a link tells its router."""
+
+    def link_connected(self, link: ReplicaLink) -> None:
+        """It can be used from now on."""
+        ...
+
+    def link_leaving(self, link: ReplicaLink) -> None:
+        """The replica drains: give it nothing more."""
+        ...
+
+    def link_lost(self, link: ReplicaLink) -> None:
+        """The connection broke; what was in flight on it is being told."""
+        ...
+
+    def not_started(self, exchange: Exchange) -> None:
+        """The replica answered BUSY: the request can go anywhere."""
+        ...
+
+    def slot_reserved(self, link: ReplicaLink) -> None:
+        """READY came: use the slot, or pass it on."""
+        ...
+
+    def pump(self) -> None:
+        """A request has ended here: there may be a free slot."""
+        ...
+
+
+class ReplicaLink:
+    """One replica, as its caller's router sees it. ``dial`` before use."""
+
+    __slots__ = (
+        "_dialling",
+        "_next_stream",
+        "_router",
+        "channel",
+        "leaving",
+        "route",
+        "slot",
+        "streams",
+        "waiting",
+    )
+
+    def __init__(self, router: LinkOwner, route: ReplicaRoute) -> None:
+        self._router = router
+        self.route = route
+        self.slot = route.slot
+        self.channel: Channel | None = None
+        self.streams: dict[int, Exchange] = {}
+        self.waiting = False
+        """WAIT or BUSY was exchanged: nothing is sent until READY."""
+        self.leaving = False
+        self._next_stream = 1
+        self._dialling: asyncio.Task[None] | None = None
+
+    def dial(self, connect: Connect, hello: Hello) -> None:
+        self._dialling = asyncio.get_running_loop().create_task(self._dial(connect, hello))
+
+    async def _dial(self, connect: Connect, hello: Hello) -> None:
+        delay = _REDIAL_FIRST_S
+        while not self.leaving:
+            try:
+                self.channel = await connect(self.route.address, lambda: Channel(self, hello=hello))
+            except OSError:
+                await asyncio.sleep(delay * (0.5 + random.random() / 2))  # noqa: S311 - jitter, not a secret
+                delay = min(delay * 2, _REDIAL_MOST_S)
+            else:
+                break
+        self._dialling = None
+        if self.leaving:
+            self.leave()
+        else:
+            self._router.link_connected(self)
+
+    def start(self, exchange: Exchange) -> None:
+        stream = self._next_stream
+        self._next_stream = stream + 1 if stream < 0xFFFFFFFF else 1
+        self.streams[stream] = exchange
+        exchange.dispatch(self, stream)
+
+    def cancel(self, stream: int) -> None:
+        """The caller no longer wants the answer."""
+        if self.streams.pop(stream, None) is not None and self.channel is not None:
+            self.channel.send(Kind.CANCEL, stream)
+            self._stream_ended()
+
+    def leave(self) -> None:
+        """Send nothing more; close when the last answer has come."""
+        self.leaving = True
+        if self._dialling is not None:
+            self._dialling.cancel()
+            self._dialling = None
+        if not self.streams and self.channel is not None:
+            self.channel.close()
+
+    def close(self) -> None:
+        """Hang up at once; nobody will know what became of the requests in flight."""
+        self.leave()
+        if self.channel is not None:
+            self.channel.abort()
+        lost, self.streams = self.streams, {}
+        for exchange in lost.values():
+            exchange.replica_lost(self.route.replica_id)
+
+    def frame_received(self, channel: Channel, frame: Frame) -> None:
+        kind = frame.kind
+        if kind == Kind.RESPONSE or kind == Kind.ERROR or (kind == Kind.DATA and frame.flags & END):
+            exchange = self.streams.pop(frame.stream, None)
+            if exchange is not None:
+                exchange.frame_received(frame)
+                self._stream_ended()
+        elif kind == Kind.HEAD or kind == Kind.DATA or kind == Kind.CREDIT:
+            exchange = self.streams.get(frame.stream)
+            if exchange is not None:
+                exchange.frame_received(frame)
+        elif kind == Kind.BUSY:
+            self._busy(frame)
+        elif kind == Kind.READY:
+            self.waiting = False
+            self._router.slot_reserved(self)
+        elif kind == Kind.GOAWAY:
+            self._router.link_leaving(self)
+
+    def _busy(self, frame: Frame) -> None:
+        self.waiting = True
+        exchange = self.streams.pop(frame.stream, None)
+        if exchange is not None:
+            self._router.not_started(exchange)
+        if self.leaving and not self.streams and self.channel is not None:
+            self.channel.close()
+
+    def _stream_ended(self) -> None:
+        if self.leaving:
+            if not self.streams and self.channel is not None:
+                self.channel.close()
+        else:
+            self._router.pump()
+
+    def channel_lost(self, channel: Channel) -> None:
+        if channel is not self.channel and self.channel is not None:
+            return
+        self.channel = None
+        self.waiting = False
+        lost, self.streams = self.streams, {}
+        self._router.link_lost(self)
+        for exchange in lost.values():
+            exchange.replica_lost(self.route.replica_id)
