@@ -13,7 +13,7 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import uvloop
 
@@ -39,7 +39,7 @@ from salver.wire.snapshot import DeploymentRoute, ReplicaRoute
 KEY = b"k" * 32
 WITHIN_S = 30.0
 
-uvloop.new_event_loop().close()  # the first loop of a process opens a pipe for good: not something a test leaves behind
+uvloop.new_event_loop().close()  # the first loop of a process opens a pipe for good: no test leaves that behind
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
@@ -290,7 +290,7 @@ class Scene:
         self._slots = itertools.count(1)
         self._gates: list[str] = []
 
-    async def __aenter__(self) -> Scene:
+    async def __aenter__(self) -> Self:
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="sv-")))
         self.board = LoadBoard()
         self._stack.callback(self.board.close)

@@ -1,4 +1,4 @@
-"""One request inside a replica: ASGI in order or an error, credit in both directions, and unsafe headers never sent."""
+"""One request inside a replica: ASGI in order or an error, credit both ways, unsafe headers never sent."""
 
 from __future__ import annotations
 

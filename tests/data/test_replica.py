@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
+import pickle  # noqa: TID251 - to see that nothing calls it
 import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -556,7 +556,12 @@ class Misbehaving:
         ("missing", ErrorKind.NO_METHOD, "MethodMissing", "Tried to call a method 'missing' that does not exist."),
         ("generator", ErrorKind.GENERATOR, "UnexpectedGenerator", "Method 'generator' returned a generator."),
         ("async_generator", ErrorKind.GENERATOR, "UnexpectedGenerator", "Method 'async_generator' returned"),
-        ("lock", ErrorKind.SERIALIZATION, "SerializationError", "the result of d.lock cannot be pickled: _thread.lock"),
+        (
+            "lock",
+            ErrorKind.SERIALIZATION,
+            "SerializationError",
+            "the result of d.lock cannot be pickled: _thread.lock",
+        ),
     ],
 )
 def test_whatever_user_code_does_is_an_answer_and_frees_the_slot(
@@ -769,5 +774,3 @@ def test_http_bytes_never_reach_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
         run(test())
     finally:
         _audited = None
-
-

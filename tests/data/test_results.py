@@ -38,7 +38,7 @@ class Point:
     labels: list[str] = field(default_factory=list)
 
 
-Pair = namedtuple("Pair", "a b")
+Pair = namedtuple("Pair", "a b")  # noqa: PYI024 - users have them
 
 
 class Table:
@@ -107,7 +107,10 @@ def test_plain_values(value: object, block: bytes, body: bytes) -> None:
         (Table(), [{"a": 1, "b": 2}]),
         (Scalar(), 2.5),
         ({"deep": [{"er": {np.int8(1).item(): Point(2)}}]}, {"deep": [{"er": {"1": {"x": 2, "labels": []}}}]}),
-        ([Model(name="n", when=datetime.date(2024, 1, 1)), np.zeros(2)], [{"called": "n", "when": "2024-01-01"}, [0, 0]]),
+        (
+            [Model(name="n", when=datetime.date(2024, 1, 1)), np.zeros(2)],
+            [{"called": "n", "when": "2024-01-01"}, [0, 0]],
+        ),
     ],
     ids=lambda value: type(value).__name__,
 )

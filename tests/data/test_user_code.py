@@ -175,7 +175,9 @@ def test_functions(target: Any, result: int, is_async: bool) -> None:
             assert await user.call("__call__", (1,), {}) == result
             assert user.http_handler_is_async is is_async
             assert user.http_takes_request
-            with pytest.raises(MethodMissing, match=r"'other' that does not exist. Available methods: \['__call__'\]"):
+            with pytest.raises(
+                MethodMissing, match=r"'other' that does not exist. Available methods: \['__call__'\]"
+            ):
                 await user.call("other", (), {})
 
     run(test())

@@ -271,6 +271,32 @@ app = Model.bind()
     assert answer.stderr.count("Traceback") == 2, "once in the log, once in the answer, however often it is tried"
 
 
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        (
+            "sys.exit('no licence')",
+            "constructor of Model failed: RuntimeError: the constructor raised SystemExit: no lic",
+        ),
+        ("os._exit(3)", " exited with code 3 before its constructor returned\n"),
+        ("os.kill(os.getpid(), 9)", " was killed by SIGKILL before its constructor returned\n"),
+    ],
+)
+def test_a_constructor_that_ends_its_process_is_told_how(salver: SalverCommand, statement: str, message: str) -> None:
+    source = f"""
+import os, sys
+from salver import serve
+
+@serve.deployment
+class Model:
+    def __init__(self):
+        {statement}
+
+app = Model.bind()
+"""
+    assert_fails(salver("run", "--port", "0", "ending:app", ending=source), 1, message)
+
+
 def test_a_constructor_that_hangs_is_stopped_and_shown_where_it_was(salver: SalverCommand, tmp_path: Path) -> None:
     source = """
 import threading

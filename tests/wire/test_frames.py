@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -126,7 +128,10 @@ def test_unknown_kinds_are_refused(kind: int) -> None:
 
 
 def test_other_protocols_are_refused() -> None:
-    for greeting in (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"r" * 32):
+    for greeting in (
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"r" * 32,
+    ):
         with pytest.raises(ProtocolError):
             FrameDecoder().feed(greeting)
 
@@ -166,7 +171,7 @@ def test_any_frames_survive_any_cuts(frames: list[Frame], cuts: list[int]) -> No
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     decoder = FrameDecoder()
     received: list[Frame] = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         received += decoder.feed(data[start:end])
     assert received == frames
     assert decoder.at_boundary

@@ -189,7 +189,9 @@ def test_an_object_whose_pickling_raises_is_named() -> None:
         def __reduce__(self) -> Any:
             raise ZeroDivisionError("not today")
 
-    with pytest.raises(SerializationError, match=r"\[0\] cannot be pickled: .*Refuses \(ZeroDivisionError: not today\)"):
+    with pytest.raises(
+        SerializationError, match=r"\[0\] cannot be pickled: .*Refuses \(ZeroDivisionError: not today\)"
+    ):
         dump_value([Refuses()])
 
 

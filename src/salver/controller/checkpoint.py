@@ -44,9 +44,13 @@ class SQLiteCheckpoint:
         self._path = path
         try:
             self._database = sqlite3.connect(path, isolation_level=None)
+        except sqlite3.DatabaseError as error:
+            raise StartupError(f"the state file {path} cannot be used: {error}") from error
+        try:
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.execute(_SCHEMA)
         except sqlite3.DatabaseError as error:
+            self._database.close()
             raise StartupError(f"the state file {path} cannot be used: {error}") from error
 
     def save(self, target: tuple[ApplicationSpec, ...]) -> None:
@@ -70,7 +74,10 @@ class SQLiteCheckpoint:
             return ()
         if row[0] != _FORMAT:
             raise StartupError(f"the state file {self._path} has format {row[0]}, this version reads {_FORMAT}")
-        return msgspec.msgpack.decode(row[1], type=tuple[ApplicationSpec, ...])
+        try:
+            return msgspec.msgpack.decode(row[1], type=tuple[ApplicationSpec, ...])
+        except msgspec.DecodeError as error:
+            raise StartupError(f"the state file {self._path} is damaged: {error}") from error
 
     def close(self) -> None:
         self._database.close()

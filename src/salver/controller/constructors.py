@@ -18,6 +18,7 @@ from salver.wire.messages import Initialize
 logger = logging.getLogger("salver.controller")
 
 _REMIND_EVERY_S = 30.0
+_EXIT_TOLD_WITHIN_S = 1.0
 _OUR_FOLDER = str(Path(salver.__file__).parent)
 
 
@@ -51,6 +52,8 @@ class Constructors:
             self._show(command.deployment.id, "failed", str(error))
             self._tell(InitializeFailed(command.replica_id, str(error)))
         except ReplicaGone as error:
+            self._running.pop(command.replica_id, None)
+            await asyncio.sleep(_EXIT_TOLD_WITHIN_S)  # mostly the process has died: let the engine say first how
             self._tell(InitializeFailed(command.replica_id, str(error)))
         else:
             self._tell(ReplicaInitialized(command.replica_id))

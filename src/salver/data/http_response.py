@@ -30,6 +30,10 @@ STATUS_LINES: dict[int, bytes] = {
 """The status line, with its line end, of every status that has a name."""
 
 
+BODYLESS = frozenset({204, 304})
+"""Statuses of responses that have no body, whatever the application says."""
+
+
 class InvalidHeader(ServeException, ValueError):
     """The application set a response header that cannot be sent; the message names the header."""
 

@@ -12,14 +12,13 @@ from collections import deque
 from typing import Protocol, cast
 
 from salver.data.http1 import BadRequest, HTTPLimits, RequestHead, RequestParser
-from salver.data.http_response import status_line
+from salver.data.http_response import BODYLESS, status_line
 from salver.data.request_exchange import RequestExchange
 
 _NEVER = float("inf")
 _WRITE_BUFFER_BYTES = 64 * 1024
 _RENEWED_BY_BYTES = 4096
 _PIPELINED_AT_MOST = 128
-_BODYLESS = frozenset({204, 304, *range(100, 200)})
 
 
 class Handler(Protocol):
@@ -54,6 +53,7 @@ class HTTPConnection(asyncio.Protocol):
         "_receiving",
         "_served",
         "_transport",
+        "_unread",
         "client",
         "deadline",
         "server",
@@ -73,6 +73,8 @@ class HTTPConnection(asyncio.Protocol):
         self._out: list[bytes] = []
         self._flush_scheduled = False
         self._paused_writing = False
+        self._unread = 0
+        """Bytes that the client had not read when its deadline as a reader was set."""
         self._body_since_renewal = 0
         self._served = 0
         self.deadline = _NEVER
@@ -102,11 +104,20 @@ class HTTPConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._paused_writing = True
+        self._expect_to_be_read()
 
     def resume_writing(self) -> None:
         self._paused_writing = False
-        if self._current is not None:
-            self._current.client_caught_up()
+        if self._current is None:
+            self.deadline = self._loop.time() + self._limits.keep_alive_timeout_s
+            return
+        if self._receiving is None:
+            self.deadline = _NEVER
+        self._current.client_caught_up()
+
+    def _expect_to_be_read(self) -> None:
+        self._unread = self._transport.get_write_buffer_size()
+        self.deadline = self._loop.time() + self._limits.body_idle_timeout_s
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._handler.connection_closed(self)
@@ -129,7 +140,7 @@ class HTTPConnection(asyncio.Protocol):
             raise BadRequest(400, f"more than {_PIPELINED_AT_MOST} pipelined requests")
         else:
             self._pipeline.append(exchange)
-            self._transport.pause_reading()
+            self.pause_reading()
 
     def body_received(self, chunk: bytes) -> None:
         if self._receiving is not None:
@@ -139,15 +150,18 @@ class HTTPConnection(asyncio.Protocol):
                 self._renew_body_deadline()
 
     def _renew_body_deadline(self) -> None:
+        """The client is not late with what we do not read."""
         self._body_since_renewal = 0
-        self.deadline = self._loop.time() + self._limits.body_idle_timeout_s
+        reading = self._transport.is_reading()
+        self.deadline = self._loop.time() + self._limits.body_idle_timeout_s if reading else _NEVER
 
     def request_complete(self) -> None:
         exchange = self._receiving
         if exchange is None:
             return
         self._receiving = None
-        self.deadline = _NEVER
+        if not self._paused_writing:
+            self.deadline = _NEVER
         exchange.body_complete = True
         if exchange is self._current:
             self._begin_or_continue(exchange)
@@ -177,18 +191,22 @@ class HTTPConnection(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         self._transport.pause_reading()
+        if self._receiving is not None:
+            self._renew_body_deadline()
 
     def resume_reading(self) -> None:
         if not self._pipeline and not self._transport.is_closing():
             self._transport.resume_reading()
+            if self._receiving is not None:
+                self._renew_body_deadline()
 
     def write_whole(self, exchange: RequestExchange, status: int, block: bytes, body: bytes, declared: int) -> None:
         """The complete response of the current request."""
         close = self._closes_after(exchange)
         head = exchange.head
-        if head.method == "HEAD" or status in _BODYLESS:
+        if head.method == "HEAD" or status in BODYLESS:
             length = declared if declared >= 0 else len(body)
-            framing = b"" if status in _BODYLESS else b"content-length: %d\r\n" % length
+            framing = b"" if status in BODYLESS else b"content-length: %d\r\n" % length
             body = b""
         else:
             framing = b"content-length: %d\r\n" % len(body)
@@ -201,10 +219,10 @@ class HTTPConnection(asyncio.Protocol):
         framing = b""
         if declared >= 0:
             framing = b"content-length: %d\r\n" % declared
-        elif status not in _BODYLESS:
+        elif status not in BODYLESS:
             chunked = exchange.head.http_version == "1.1"
             framing = b"transfer-encoding: chunked\r\n" if chunked else b""
-        exchange.closes = self._closes_after(exchange) or (not framing and status not in _BODYLESS)
+        exchange.closes = self._closes_after(exchange) or (not framing and status not in BODYLESS)
         self._write_soon(self._head_bytes(exchange, status, block, framing, close=exchange.closes))
         return chunked and exchange.head.method != "HEAD"
 
@@ -250,20 +268,20 @@ class HTTPConnection(asyncio.Protocol):
         self._current = None
         if close:
             self._receiving = None
+            self._expect_to_be_read()
             self._transport.close()
             return
         if self._pipeline:
             # Not from here: an answer made at once would recurse as deep as the client pipelines.
             self._loop.call_soon(self._next_of_pipeline)
-        else:
+        elif not self._paused_writing:
             self.deadline = self._loop.time() + self._limits.keep_alive_timeout_s
 
     def _next_of_pipeline(self) -> None:
         if self._current is not None or not self._pipeline or self._transport.is_closing():
             return
         exchange = self._current = self._pipeline.popleft()
-        if not self._pipeline:
-            self._transport.resume_reading()
+        self.resume_reading()
         if exchange.body_complete:
             self._begin_or_continue(exchange)
         else:
@@ -307,14 +325,21 @@ class HTTPConnection(asyncio.Protocol):
         )
 
     def timed_out(self) -> None:
-        """The deadline passed. A client that was sending gets 408; an idle one is just closed."""
+        """The deadline passed. A client that was sending gets 408; an idle one is just closed; one that reads, however
+        slowly, gets more time, and one that has stopped reading is cut off.
+        """
+        stalled = self._paused_writing or self._transport.is_closing()
+        if stalled and self._transport.get_write_buffer_size() < self._unread:
+            self._expect_to_be_read()
+            return
         current = self._current
         sending = self._receiving is not None or not self._parser.between_requests
-        if sending and (current is None or (current is self._receiving and not current.response_started)):
+        unanswered = current is None or (current is self._receiving and not current.response_started)
+        if sending and unanswered and not stalled:
             self._plain_answer(408, "The request did not arrive in time.")
         self._current = None
         self._receiving = None
-        self._transport.close()
+        (self._transport.abort if stalled else self._transport.close)()
         if current is not None:
             current.client_gone()
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from salver.data.context import accept_request_id
 from salver.data.http1 import RequestHead
+from salver.data.http_response import BODYLESS
 from salver.data.replica_link import ReplicaLink
 from salver.errors import BackPressureError
 from salver.wire.frames import END, Frame, Kind
@@ -199,6 +200,7 @@ class RequestExchange:
         elif kind == Kind.HEAD:
             meta = decode_response(frame.meta)
             self.response_started = True
+            self._headless = self._headless or meta.status in BODYLESS
             self._undelivered = meta.content_length
             self._chunked = self._connection.write_head(self, meta.status, meta.header_block, meta.content_length)
         elif kind == Kind.CREDIT:

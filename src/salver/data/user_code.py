@@ -48,11 +48,15 @@ class UserCode:
         if not isinstance(func_or_class, type):
             return cls(func_or_class, is_function=True, threads=threads, name=name)
         user_class = cast("type[Any]", func_or_class)
-        if inspect.iscoroutinefunction(user_class.__init__):
-            target = user_class.__new__(user_class, *args, **kwargs)
-            await cast(Any, target.__init__(*args, **kwargs))
-        else:
-            target = user_class(*args, **kwargs)
+        try:
+            if inspect.iscoroutinefunction(user_class.__init__):
+                target = user_class.__new__(user_class, *args, **kwargs)
+                await cast(Any, target.__init__(*args, **kwargs))
+            else:
+                target = user_class(*args, **kwargs)
+        except (SystemExit, KeyboardInterrupt) as error:  # these end an event loop, and nobody would learn why
+            text = f"the constructor raised {type(error).__name__}: {error}"
+            raise RuntimeError(text).with_traceback(error.__traceback__) from None
         return cls(target, is_function=False, threads=threads, name=name)
 
     def _find_http_handler(self) -> None:

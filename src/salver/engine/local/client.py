@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -112,13 +113,10 @@ class LocalEngine(asyncio.Protocol):
                 self._on_event(message)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """The supervisor let go of this controller: a successor takes over from what is saved and what runs."""
         self._transport = None
         if not self._closed:
-            # Either the supervisor is gone, and the parent-death signal ends this process too; or what it said could
-            # not be handled. A controller that hears nothing must not stay: the next one starts from what is there.
-            if exc is not None:
-                logger.critical("lost the connection to the supervisor", exc_info=exc)
-            os._exit(1)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _send(self, message: ToSupervisor) -> None:
         data = encode_message(message)

@@ -27,25 +27,21 @@ from setproctitle import setproctitle
 
 from salver.engine.interface import Exited, NotStarted, ReplicaProcess, Started
 from salver.engine.local.client import stack_file
+from salver.engine.local.controller_link import ControllerLink
 from salver.engine.local.instance import Instance
 from salver.engine.local.link import (
     DumpStack,
     KillProcess,
     ListProcesses,
-    MessageReader,
     ProcessList,
     StartProcess,
-    ToController,
     ToSupervisor,
-    encode_message,
 )
 from salver.engine.local.process import become_subreaper, end_children, exit_cause, fork, kill_group
+from salver.engine.local.restart import Restart
 from salver.engine.local.roles import RunController, run_controller, run_proxy, run_replica
 
 _GRACE_S = 21.0
-_HEALTHY_S = 10.0
-_BACKOFF_FIRST_S = 0.1
-_BACKOFF_MOST_S = 30.0
 _STOP_ORDER = ("proxy", "controller", "replica")
 
 
@@ -58,18 +54,6 @@ class Child:
         self.number = number
         self.replica = replica
         self.started_at = time.monotonic()
-
-
-class Restart:
-    """When a controller or proxy may be started again: at once the first time, then later and later."""
-
-    def __init__(self) -> None:
-        self._delay = 0.0
-
-    def after(self, child: Child) -> float:
-        lived = time.monotonic() - child.started_at
-        self._delay = 0.0 if lived > _HEALTHY_S else min(max(self._delay * 2, _BACKOFF_FIRST_S), _BACKOFF_MOST_S)
-        return self._delay if lived <= _HEALTHY_S and self._delay > _BACKOFF_FIRST_S else 0.0
 
 
 class Supervisor:
@@ -112,9 +96,8 @@ class Supervisor:
         self._restarts: dict[tuple[str, int], Restart] = {}
         self._due: list[tuple[float, Callable[[], None]]] = []
         self._epoch = 0
-        self._link: socket.socket | None = None
-        self._reader: MessageReader[ToSupervisor] = MessageReader(ToSupervisor)
         self._selector = selectors.DefaultSelector()
+        self._link = ControllerLink(self._selector, self._obey)
         self._stopping: str | None = None
         self._over = False
 
@@ -210,8 +193,8 @@ class Supervisor:
             self._selector_fd(),
         ]
         shared: list[socket.socket] = [*self._http, self._control, self._routing]
-        if self._link is not None:
-            shared.append(self._link)
+        if self._link.socket is not None and role != "controller":
+            shared.append(self._link.socket)
         close = own + [each.fileno() for each in shared if each not in keep]
         pid = fork(title, main, close=close)
         child = self._children[pid] = Child(role, pid, number, replica)
@@ -222,8 +205,7 @@ class Supervisor:
         return self._selector.fileno()
 
     def _start_controller(self) -> None:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(True)
+        ours, theirs = self._link.open()
         self._epoch += 1
         epoch = time.time_ns() // 1_000_000_000 * 1000 + self._epoch
         instance, key, control, routing = self._instance, self._key, self._control, self._routing
@@ -234,9 +216,6 @@ class Supervisor:
 
         self._fork("controller", "salver: controller", main, keep=[control, routing])
         theirs.close()
-        self._link = ours
-        self._reader = MessageReader(ToSupervisor)
-        self._selector.register(ours, selectors.EVENT_READ, self._read_link)
 
     def _start_proxy(self, number: int) -> None:
         instance, key, http = self._instance, self._key, self._http
@@ -246,15 +225,15 @@ class Supervisor:
         existing = self._replicas.get(process.replica_id)
         if existing is not None:
             assert existing.replica is not None
-            self._tell(Started(existing.replica))
+            self._link.tell(Started(existing.replica))
             return
         if self._stopping is not None:
-            self._tell(NotStarted(process.replica_id, "the instance is shutting down"))
+            self._link.tell(NotStarted(process.replica_id, "the instance is shutting down"))
             return
         try:
-            self._tell(Started(self._fork_replica(process)))
+            self._link.tell(Started(self._fork_replica(process)))
         except OSError as error:
-            self._tell(NotStarted(process.replica_id, f"could not fork: {error.strerror}"))
+            self._link.tell(NotStarted(process.replica_id, f"could not fork: {error.strerror}"))
 
     def _fork_replica(self, process: ReplicaProcess) -> ReplicaProcess:
         """Bind its socket first: whoever dials from now on waits in the backlog until the replica is up."""
@@ -303,16 +282,18 @@ class Supervisor:
             del self._replicas[replica_id]
             self._socket_path(replica_id).unlink(missing_ok=True)
             stack_file(self._instance.folder, replica_id).unlink(missing_ok=True)
-            self._tell(Exited(replica_id, cause))
+            self._link.tell(Exited(replica_id, cause))
         elif child.role == "controller":
-            self._drop_link()
+            self._link.drop()
         if self._stopping is not None:
             self._stop_next(self._stopping)
         elif child.replica is None:
             self._restart(child, cause)
 
     def _restart(self, child: Child, cause: str) -> None:
-        delay = self._restarts.setdefault((child.role, child.number), Restart()).after(child)
+        delay = self._restarts.setdefault((child.role, child.number), Restart()).delay_after(
+            time.monotonic() - child.started_at
+        )
         print(f"salver: the {child.role} {cause}; starting it again", file=sys.stderr, flush=True)  # noqa: T201
         self._later(delay, lambda: self._start_again(child))
 
@@ -325,25 +306,13 @@ class Supervisor:
 
     # --- the controller ---------------------------------------------------------------------------------
 
-    def _read_link(self) -> None:
-        assert self._link is not None
-        try:
-            data = self._link.recv(256 * 1024)
-        except ConnectionError:
-            data = b""
-        if not data:
-            self._drop_link()
-            return
-        for message in self._reader.feed(data):
-            self._obey(message)
-
     def _obey(self, message: ToSupervisor) -> None:
         if isinstance(message, StartProcess):
             self._start_replica(message.process)
         elif isinstance(message, KillProcess):
             child = self._replicas.get(message.replica_id)
             if child is None:
-                self._tell(Exited(message.replica_id, "was not running"))
+                self._link.tell(Exited(message.replica_id, "was not running"))
             else:
                 kill_group(child.pid)
         elif isinstance(message, DumpStack):
@@ -354,21 +323,7 @@ class Supervisor:
             assert isinstance(message, ListProcesses)
             running = tuple(child.replica for child in self._replicas.values() if child.replica is not None)
             proxies = tuple(child.pid for child in self._children.values() if child.role == "proxy")
-            self._tell(ProcessList(running, proxies))
-
-    def _tell(self, message: ToController) -> None:
-        """Events for a controller that is away are not kept: its successor asks what runs."""
-        if self._link is not None:
-            try:
-                self._link.sendall(encode_message(message))
-            except OSError:
-                self._drop_link()
-
-    def _drop_link(self) -> None:
-        if self._link is not None:
-            self._selector.unregister(self._link)
-            self._link.close()
-            self._link = None
+            self._link.tell(ProcessList(running, proxies))
 
     # --- the end ----------------------------------------------------------------------------------------
 
