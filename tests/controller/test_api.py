@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,13 +97,9 @@ class Server:
         await self.controller.stop()
         board.close()
 
-    def __enter__(self) -> Server:
+    def start(self) -> None:
         self._thread.start()
         assert self._running.wait(30)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def stop(self) -> None:
         if self._thread.is_alive():
@@ -114,8 +111,11 @@ class Server:
 @pytest.fixture
 def server() -> Generator[Server]:
     constructing.clear()
-    with tempfile.TemporaryDirectory(prefix="sv-") as folder, Server(Path(folder)) as running:
+    with tempfile.TemporaryDirectory(prefix="sv-") as folder:
+        running = Server(Path(folder))
+        running.start()
         yield running
+        running.stop()
 
 
 @pytest.fixture
@@ -143,20 +143,6 @@ def ask(server: Server, method: str, path: str, body: bytes | None = None) -> tu
         data = response.read()
         kind = response.headers["content-type"]
         return response.status, kind, msgspec.json.decode(data) if kind and "json" in kind else data
-
-
-def in_thread(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
-    """Begin a blocking call; the result, when asked for."""
-    results: list[Any] = []
-    thread = threading.Thread(target=lambda: results.append(function(*args)))
-    thread.start()
-
-    def result() -> Any:
-        thread.join(30)
-        assert not thread.is_alive()
-        return results[0]
-
-    return result
 
 
 def test_deploy_status_delete(client: ControlClient) -> None:
@@ -263,14 +249,16 @@ def test_waiting_ends_with_the_time_given(client: ControlClient) -> None:
 def test_waiting_ends_with_the_server(server: Server, client: ControlClient) -> None:
     client.deploy(application(target=Waits))
     assert constructing.wait(30)
-    waiting = in_thread(client.wait_settled, "app", 60)
-    while client.status().applications[0].status != "DEPLOYING":
-        pass
-    server.stop()
-    try:
-        waiting()
-    except IndexError:  # it was in flight: the client asked again and found nobody
-        pass
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.wait_settled, "app", 60)
+        assert client.status().applications[0].status == "DEPLOYING"
+        server.stop()
+        try:
+            view = waiting.result(30)
+        except ControlUnreachable:
+            return  # it came too late, and has found nobody
+    assert view is not None
+    assert view.status == "DEPLOYING"
 
 
 def test_a_client_without_an_instance_says_so(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from data.scene import KEY, Peer, run
-
 from salver.controller.publisher import Publisher
 from salver.wire.frames import Kind
 from salver.wire.snapshot import Snapshot, decode_snapshot

@@ -117,7 +117,7 @@ def test_an_unknown_deployment_is_asked_for_before_it_is_refused() -> None:
             controller.publisher.publish(EMPTY)
             async with calling(scene, controller) as (caller, told):
                 await told.get()
-                with pytest.raises(DeploymentUnavailableError, match="app#d is unavailable. It does not exist"):
+                with pytest.raises(DeploymentUnavailableError, match=r"app#d is unavailable\. It does not exist"):
                     await caller.find_router("app#d")
                 finding = asyncio.create_task(caller.find_router("app#d"))
                 controller.publisher.publish(snapshot(100))

@@ -98,8 +98,7 @@ app = OneAtATime.bind()
     run = salver_run("one:app", "--port", "0", files={"one.py": source})
     (dead,) = run.pids()["replica"]
     answers = [get_later(run.url) for _ in range(5)]
-    first = eventually("a request runs", lambda: next(iter(run.cwd.glob("first")), None))
-    assert first.read_text() == str(dead)
+    eventually("a request runs", (run.cwd / "first").exists)
     kill(dead)
     results = [answer.result(10) for answer in answers]
     assert sorted(each.status for each in results) == [200, 200, 200, 200, 502]

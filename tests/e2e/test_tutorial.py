@@ -36,31 +36,47 @@ TRANSLATED_SUMMARY = "c'était le meilleur des temps, c'était le pire des temps
 ALIAS_LINE = "`import ray` means Salver here (Ray is not installed)."
 
 
-@pytest.fixture(params=[_PUBLISHED, _NATIVE], ids=["published", "native"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """The user's folder: the scripts, and the model under the name by which they ask for it."""
-    for script in request.param.glob("*.py"):
-        shutil.copy(script, tmp_path)
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The user's folder, with the model under the name by which the scripts ask for it."""
     shutil.copytree(_NATIVE / "t5-small", tmp_path / "t5-small")
     return tmp_path
 
 
 @pytest.fixture
+def published(folder: Path) -> Path:
+    """``folder`` with the scripts as the tutorial prints them."""
+    return copy_scripts(_PUBLISHED, folder)
+
+
+@pytest.fixture
+def native(folder: Path) -> Path:
+    """``folder`` with the scripts in Salver's own imports."""
+    return copy_scripts(_NATIVE, folder)
+
+
+def copy_scripts(source: Path, folder: Path) -> Path:
+    for script in source.glob("*.py"):
+        shutil.copy(script, folder)
+    return folder
+
+
+@pytest.fixture
 def port_8000() -> Generator[None]:
-    """The clients of the tutorial call port 8000: one test at a time has it, whichever process runs it."""
-    with open(Path(tempfile.gettempdir()) / f"salver-tests-port-8000-{os.getuid()}", "w") as lock:
+    """The tutorial's clients call port 8000: one test at a time has it, whichever process runs it."""
+    with (Path(tempfile.gettempdir()) / f"salver-tests-port-8000-{os.getuid()}").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 @pytest.fixture
-def serve_run(folder: Path, port_8000: None) -> Generator[Callable[[str], SalverRun]]:
+def command(folder: Path) -> Generator[Callable[..., SalverRun]]:
+    """``command("serve", "run", ...)`` in the user's folder, ready."""
     runs: list[SalverRun] = []
 
-    def start(application: str) -> SalverRun:
-        run = SalverRun.start("serve", "run", application, cwd=folder, env=_OFFLINE, ready_within=_MODEL_WITHIN_S)
-        runs.append(run)
-        return run
+    def start(*argv: str) -> SalverRun:
+        runs.append(SalverRun.start(*argv, cwd=folder, env=_OFFLINE, ready_within=_MODEL_WITHIN_S))
+        return runs[-1]
 
     yield start
     for run in runs:
@@ -81,32 +97,46 @@ def python(script: str, folder: Path) -> str:
     return answer.stdout
 
 
-@pytest.mark.parametrize("folder", [_PUBLISHED], indirect=True, ids=["published"])
-def test_the_models_alone(folder: Path) -> None:
-    assert python("model.py", folder) == HELLO
-    assert python("summary_model.py", folder) == SUMMARY
+def test_the_models_alone(published: Path) -> None:
+    assert python("model.py", published) == HELLO
+    assert python("summary_model.py", published) == SUMMARY
 
 
-def test_one_model_served(folder: Path, serve_run: Callable[[str], SalverRun]) -> None:
-    run = serve_run("serve_quickstart:translator_app")
+def test_one_model_served(published: Path, port_8000: None, command: Callable[..., SalverRun]) -> None:
+    run = command("serve", "run", "serve_quickstart:translator_app")
     assert run.url == "http://127.0.0.1:8000/"
-    assert python("model_client.py", folder) == HELLO
+    assert python("model_client.py", published) == HELLO
     assert len(run.pids()["replica"]) == 2
     assert "0.2 CPU" in run.output()
-    assert_says_once_what_ray_means(run, folder)
+    assert run.output().count(ALIAS_LINE) == 1
     run.interrupt()
     assert run.wait(20) == 0
 
 
-def test_two_models_composed(folder: Path, serve_run: Callable[[str], SalverRun]) -> None:
-    run = serve_run("serve_quickstart_composed:app")
-    assert python("composed_client.py", folder) == TRANSLATED_SUMMARY
+def test_two_models_composed(published: Path, port_8000: None, command: Callable[..., SalverRun]) -> None:
+    run = command("serve", "run", "serve_quickstart_composed:app")
+    assert python("composed_client.py", published) == TRANSLATED_SUMMARY
     assert sorted(run.status()["applications"]["default"]["deployments"]) == ["Summarizer", "Translator"]
-    assert_says_once_what_ray_means(run, folder)
+    assert run.output().count(ALIAS_LINE) == 1
     run.interrupt()
     assert run.wait(20) == 0
 
 
-def assert_says_once_what_ray_means(run: SalverRun, folder: Path) -> None:
-    says_ray = "import ray" in (folder / "serve_quickstart.py").read_text()
-    assert run.output().count(ALIAS_LINE) == says_ray
+@pytest.mark.parametrize(
+    ("application", "client", "printed"),
+    [
+        ("serve_quickstart:translator_app", "model_client.py", HELLO),
+        ("serve_quickstart_composed:app", "composed_client.py", TRANSLATED_SUMMARY),
+    ],
+    ids=["one model", "two models"],
+)
+def test_the_native_form(
+    native: Path, command: Callable[..., SalverRun], application: str, client: str, printed: str
+) -> None:
+    """On a free port, which the client is told, so that these need not wait for each other."""
+    run = command("salver", "run", application, "--port", "0")
+    script = (native / client).read_text()
+    assert ":8000/" in script
+    (native / client).write_text(script.replace(":8000/", f":{run.port}/"))
+    assert python(client, native) == printed
+    assert "import ray" not in run.output()

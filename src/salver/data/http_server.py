@@ -325,8 +325,8 @@ class HTTPConnection(asyncio.Protocol):
         )
 
     def timed_out(self) -> None:
-        """The deadline passed. A client that was sending gets 408; an idle one is just closed; one that reads, however
-        slowly, gets more time, and one that has stopped reading is cut off.
+        """The deadline passed. A client that was sending gets 408; an idle one is just closed; one that reads,
+        however slowly, gets more time, and one that has stopped reading is cut off.
         """
         stalled = self._paused_writing or self._transport.is_closing()
         if stalled and self._transport.get_write_buffer_size() < self._unread:

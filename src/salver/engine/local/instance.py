@@ -13,6 +13,8 @@ import shutil
 import signal
 import stat
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -109,26 +111,41 @@ def instances_root() -> Path:
 
 def create_instance(name: str) -> tuple[Instance, int]:
     """A new folder and the descriptor of its lock, held. Raises FileExistsError when a running one has the name."""
-    instance = Instance(instances_root() / name)
-    if instance.folder.exists() and not instance.is_running():
-        instance.remove()
-    instance.folder.mkdir(mode=0o700)
-    lock = os.open(instance.lock_file, os.O_CREAT | os.O_RDWR | os.O_EXCL, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    root = instances_root()
+    instance = Instance(root / name)
+    with _alone_in(root):
+        if instance.folder.exists() and not instance.is_running():
+            instance.remove()
+        instance.folder.mkdir(mode=0o700)
+        lock = os.open(instance.lock_file, os.O_CREAT | os.O_RDWR | os.O_EXCL, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
     instance.replica_sockets.mkdir(mode=0o700)
     return instance, lock
+
+
+@contextmanager
+def _alone_in(root: Path) -> Generator[None]:
+    """For milliseconds: a folder that is just being made looks like that of a dead instance."""
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def running_instances() -> list[Instance]:
     """Every running instance of this user, by name; leftovers of dead ones are removed."""
     found: list[Instance] = []
-    for folder in sorted(instances_root().iterdir()):
-        instance = Instance(folder)
-        if instance.is_running():
-            if instance.info_file.exists():
-                found.append(instance)
-        elif instance.lock_file.exists():
-            instance.remove()
+    root = instances_root()
+    with _alone_in(root):
+        for folder in sorted(root.iterdir()):
+            instance = Instance(folder)
+            if instance.is_running():
+                if instance.info_file.exists():
+                    found.append(instance)
+            elif instance.lock_file.exists():
+                instance.remove()
     return found
 
 

@@ -77,7 +77,8 @@ class LaunchedInstance:
                 self._process.send_signal(signal.SIGTERM)
                 self._process.send_signal(signal.SIGTERM)
             self._process.wait(10.0)
-            self.instance.remove()
+            if not self.instance.is_running():  # else it is somebody's who has the name by now
+                self.instance.remove()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the supervisor to end; whether it did."""

@@ -72,6 +72,9 @@ class MessageReader(Generic[MessageT]):
             end = _LENGTH.size + length
             if len(self._data) < end:
                 break
-            messages.append(self._decoder.decode(memoryview(self._data)[_LENGTH.size : end].tobytes()))
+            try:
+                messages.append(self._decoder.decode(memoryview(self._data)[_LENGTH.size : end].tobytes()))
+            except msgspec.DecodeError as error:
+                raise ProtocolError(f"a message between supervisor and controller: {error}") from error
             del self._data[:end]
         return messages

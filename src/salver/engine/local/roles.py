@@ -6,6 +6,7 @@ import asyncio
 import faulthandler
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -35,6 +36,8 @@ logger = logging.getLogger("salver.engine")
 def run_proxy(instance: Instance, key: bytes, sockets: list[socket.socket]) -> None:
     """The HTTP ingress, on sockets that listen already."""
     configure_logging("proxy", str(os.getpid()))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one descriptor a client: the usual 1,024 are few
     uvloop.run(_proxy(instance, key, sockets))
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from setproctitle import setproctitle
 
+from salver.data.load_board import SLOTS
 from salver.engine.interface import Exited, NotStarted, ReplicaProcess, Started
 from salver.engine.local.client import stack_file
 from salver.engine.local.controller_link import ControllerLink
@@ -229,6 +230,9 @@ class Supervisor:
             return
         if self._stopping is not None:
             self._link.tell(NotStarted(process.replica_id, "the instance is shutting down"))
+            return
+        if process.slot >= SLOTS:
+            self._link.tell(NotStarted(process.replica_id, f"an instance holds at most {SLOTS} replicas"))
             return
         try:
             self._link.tell(Started(self._fork_replica(process)))
