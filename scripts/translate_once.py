@@ -20,7 +20,8 @@ def main() -> int:
     print(f"\n$ cd examples/tutorial\n$ salver {' '.join(RUN)}", flush=True)
     environment = os.environ | {"TRANSFORMERS_VERBOSITY": "error"}
     run = [SALVER, *RUN, "--port", "0", "--non-blocking"]
-    started = subprocess.run(run, cwd=TUTORIAL, env=environment, stderr=subprocess.PIPE, text=True, check=False)
+    pipe = subprocess.PIPE
+    started = subprocess.run(run, cwd=TUTORIAL, env=environment, stderr=pipe, text=True, check=False)
     print(started.stderr, flush=True)
     if started.returncode:
         return started.returncode

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import socket
 import time
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -39,17 +37,6 @@ class Control(Protocol):
     def wait_settled(self, name: str, wait_s: float) -> ApplicationView | None: ...
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
 class ControlClient:
     """Asks one instance's controller.
 
@@ -80,26 +67,23 @@ class ControlClient:
         status = msgspec.json.decode(answer, type=StatusAnswer)
         return next((view for view in status.applications if view.name == name), None)
 
-    def _request(self, method: str, path: str, body: bytes | None = None) -> bytes:
+    def _request(self, method: str, target: str, body: bytes | None = None) -> bytes:
+        from salver.controller.unix_http import exchange  # not before it is needed: most replicas never ask
+
         deadline = time.monotonic() + _AWAY_AT_MOST_S
         while True:
-            connection = _UnixConnection(self._path, _TIMEOUT_S)
             try:
-                connection.request(method, path, body)
-                response = connection.getresponse()
-                data = response.read()
+                status, data = exchange(self._path, method, target, body, _TIMEOUT_S)
             except FileNotFoundError as error:
                 raise ControlUnreachable("The instance is gone.") from error
-            except (OSError, http.client.HTTPException) as error:
+            except OSError as error:
                 if time.monotonic() > deadline:
                     raise ControlUnreachable(f"The controller does not answer: {error}") from error
                 time.sleep(0.05)
             else:
-                if response.status >= 400:
+                if status >= 400:
                     raise ControlRefused(_detail(data))
                 return data
-            finally:
-                connection.close()
 
 
 def _detail(data: bytes) -> str:

@@ -15,7 +15,6 @@ from salver.serve.config import HTTPOptions
 from salver.serve.deployment import Application
 from salver.serve.graph import build_application
 from salver.serve.handle import DeploymentHandle
-from salver.serve.local_testing import start_local_session
 from salver.serve.schema import ServeStatus, serve_status
 from salver.serve.session import (
     Session,
@@ -93,7 +92,7 @@ def run(
     if not isinstance(cast(object, target), Application):
         raise TypeError(f"serve.run takes the Application that `.bind()` returns, but got: {type(target).__name__}.")
     spec = build_application(target, name=name, route_prefix=route_prefix, code=code_context())
-    session = current_session() or (start_local_session() if _local_testing_mode else _default_session())
+    session = current_session() or (_local_session() if _local_testing_mode else _default_session())
     _deploy_and_wait(spec, session.control)
     handle: DeploymentHandle[Any] = DeploymentHandle(spec.ingress, name)
     if replica_identity.get() is None:
@@ -101,6 +100,12 @@ def run(
     if blocking:
         _block()
     return handle
+
+
+def _local_session() -> Session:
+    from salver.serve.local_testing import start_local_session  # the whole control plane: replicas must not carry it
+
+    return start_local_session()
 
 
 def _default_session() -> Session:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import shutil
 import signal
 import stat
-import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,6 +90,8 @@ class Instance:
             os.close(descriptor)
 
     def remove(self) -> None:
+        import shutil  # with its compression libraries, which every process would carry
+
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -101,7 +101,7 @@ def instances_root() -> Path:
     if runtime and Path(runtime).is_dir():
         root = Path(runtime) / "salver"
     else:
-        root = Path(tempfile.gettempdir()) / f"salver-{os.getuid()}"
+        root = Path(os.environ.get("TMPDIR") or "/tmp") / f"salver-{os.getuid()}"  # noqa: S108 - checked below
     root.mkdir(mode=0o700, exist_ok=True)
     mode = root.lstat()
     if not stat.S_ISDIR(mode.st_mode) or mode.st_uid != os.getuid() or mode.st_mode & 0o077:

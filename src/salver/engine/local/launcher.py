@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -116,7 +115,7 @@ def launch(
         undo_on_error = undo.enter_context(ExitStack())
         undo_on_error.callback(instance.remove)
         instance.key_file.touch(mode=0o600)
-        instance.key_file.write_bytes(secrets.token_bytes(32))
+        instance.key_file.write_bytes(os.urandom(32))
         create_load_board(instance.board)
         control = undo.enter_context(_listen_unix(instance.control_socket))
         routing = undo.enter_context(_listen_unix(instance.routing_socket))
@@ -149,7 +148,7 @@ def _new_instance(name: str | None, port: int) -> tuple[Instance, int]:
     try:
         return create_instance(str(port))
     except FileExistsError:  # the same port on another address
-        return create_instance(f"{port}-{secrets.token_hex(2)}")
+        return create_instance(f"{port}-{os.urandom(2).hex()}")
 
 
 def _listen(host: str, port: int) -> socket.socket:
