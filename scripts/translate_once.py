@@ -13,6 +13,15 @@ TUTORIAL = Path(__file__).resolve().parent.parent / "examples" / "tutorial"
 SALVER = Path(sys.executable).parent / "salver"
 RUN = ["run", "serve_quickstart:translator_app"]
 SENTENCE = "Hello world!"
+WHAT_NEXT = """\
+The model is a stand-in of 0.8 MB that knows a phrase book; examples/tutorial/README.md says how to get
+the real t5-small. Try next:
+
+    . .venv/bin/activate
+    cd examples/tutorial
+    salver run serve_quickstart_composed:app      # two models, one calls the other
+    python composed_client.py                     # in another terminal
+"""
 
 
 def main() -> int:
@@ -33,14 +42,7 @@ def main() -> int:
     finally:
         subprocess.run([SALVER, "shutdown", "--instance", port], check=False, stderr=subprocess.DEVNULL)
     print(f"POST {url} {json.dumps(SENTENCE)}\n\n    {SENTENCE}  ->  {answer}\n")
-    print(
-        "The model is a stand-in of 0.8 MB that knows a phrase book; examples/tutorial/README.md says how to get the\n"
-        "real t5-small. Try next:\n\n"
-        "    . .venv/bin/activate\n"
-        "    cd examples/tutorial\n"
-        "    salver run serve_quickstart_composed:app      # two models, one calls the other\n"
-        "    python composed_client.py                     # in another terminal\n"
-    )
+    print(WHAT_NEXT)
     return 0 if answer and answer != SENTENCE else 1
 
 

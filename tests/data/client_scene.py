@@ -30,13 +30,19 @@ class MemoryTransport(asyncio.Transport):
         self.reading = True
         self.closing = False
         self.aborted = False
+        self.eof_written = False
         self.lost = False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"peername": ("10.0.0.1", 5000), "sockname": ("10.0.0.2", 80)}.get(name, default)
 
+    def write_eof(self) -> None:
+        assert not self.closing
+        self.eof_written = True
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.closing, "written after close"
+        assert not self.eof_written, "written after the end"
         self.sent += data
         if not self.client_reads:
             paused = self._unsent > self._high

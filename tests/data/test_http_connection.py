@@ -20,7 +20,8 @@ LARGE = bytes(range(256)) * 4096  # 1 MiB: streamed, and more than any window
 
 
 def is_over(client: Client) -> bool:
-    return client.transport.closing
+    """The client can expect no more: closed, or our side ended and what still comes is discarded."""
+    return client.transport.closing or client.transport.eof_written
 
 
 # --- whole responses ------------------------------------------------------------------------------------
@@ -628,6 +629,12 @@ def test_an_answer_before_the_body_has_come_closes_the_connection() -> None:
         response = await client.response()
         assert (response.status, response.headers["connection"]) == (413, "close")
         assert is_over(client)
+        client.send(upload(chunked=False)[100_000:])
+        assert len(client.requests) == 1, "the rest is discarded"
+        assert not client.transport.closing, "the client may still be sending: a reset could overtake the answer"
+        client.connection.timed_out()
+        await client.received()
+        assert client.transport.lost
 
     run(test())
 
@@ -659,6 +666,8 @@ def test_a_malformed_request_is_refused_and_the_connection_closed() -> None:
         assert (response.status, response.headers["connection"]) == (400, "close")
         assert is_over(client)
         assert client.requests == []
+        client.connection.timed_out()
+        await client.received()
         assert client.closed == 1
 
     run(test())

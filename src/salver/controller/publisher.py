@@ -20,11 +20,12 @@ class Publisher:
         self._encoded: bytes | None = None
 
     def accept(self) -> Channel:
-        channel = Channel(self, expect_key=self._key)
+        return Channel(self, expect_key=self._key, on_hello=self._subscribe)
+
+    def _subscribe(self, channel: Channel) -> None:
         self._channels.add(channel)
         if self._encoded is not None:
             channel.send(Kind.SNAPSHOT, payload=self._encoded)
-        return channel
 
     def publish(self, snapshot: Snapshot) -> None:
         self._encoded = encode_snapshot(snapshot)

@@ -1,4 +1,4 @@
-"""One HTTP exchange over a Unix socket. Apart, so that only who asks carries ``http.client`` (2 MB with all it imports)."""
+"""One HTTP exchange over a Unix socket; apart, so that only who asks carries ``http.client`` (2 MB in all)."""
 
 from __future__ import annotations
 

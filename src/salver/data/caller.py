@@ -131,12 +131,14 @@ class Caller:
                 self._channel = await self._connect(
                     self._controller_address, lambda: Channel(self, hello=self._hello)
                 )
+                await self._lost.wait()
             except (OSError, StartupError):
+                pass
+            if self._first_of_connection:  # nobody there, or somebody who hung up without a word
                 await asyncio.sleep(delay * (0.5 + random.random() / 2))  # noqa: S311 - jitter
                 delay = min(delay * 2, _RECONNECT_MOST_S)
-                continue
-            delay = _RECONNECT_FIRST_S
-            await self._lost.wait()
+            else:
+                delay = _RECONNECT_FIRST_S
 
     # --- Receiver ---------------------------------------------------------------------------------------
 

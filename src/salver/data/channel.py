@@ -38,12 +38,21 @@ class Channel(asyncio.Protocol):
         hello: sent first, by the side that dials.
         expect_key: the session key that the other side's hello must hold, on the side that accepts; until it came
             no other frame is passed on.
+        on_hello: called when it came and was right: nothing must be sent to the dialler before.
     """
 
-    def __init__(self, receiver: Receiver, *, hello: Hello | None = None, expect_key: bytes | None = None) -> None:
+    def __init__(
+        self,
+        receiver: Receiver,
+        *,
+        hello: Hello | None = None,
+        expect_key: bytes | None = None,
+        on_hello: Callable[[Channel], None] | None = None,
+    ) -> None:
         self._receiver = receiver
         self._hello = hello
         self._expect_key = expect_key
+        self._on_hello = on_hello
         self._decoder = FrameDecoder()
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
@@ -134,6 +143,8 @@ class Channel(asyncio.Protocol):
             raise ProtocolError(f"hello of another instance or protocol version ({hello.version})")
         self._expect_key = None
         self.sender = hello.sender
+        if self._on_hello is not None:
+            self._on_hello(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.closed:

@@ -8,6 +8,8 @@ proxy's sweep; a slow client does not renew it byte by byte, but by kilobytes of
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections import deque
 from typing import Protocol, cast
 
@@ -17,6 +19,7 @@ from salver.data.request_exchange import RequestExchange
 
 _NEVER = float("inf")
 _WRITE_BUFFER_BYTES = 64 * 1024
+_LINGER_S = 2.0
 _RENEWED_BY_BYTES = 4096
 _PIPELINED_AT_MOST = 128
 
@@ -45,6 +48,7 @@ class HTTPConnection(asyncio.Protocol):
         "_flush_scheduled",
         "_handler",
         "_limits",
+        "_lingering",
         "_loop",
         "_out",
         "_parser",
@@ -73,6 +77,7 @@ class HTTPConnection(asyncio.Protocol):
         self._out: list[bytes] = []
         self._flush_scheduled = False
         self._paused_writing = False
+        self._lingering = False
         self._unread = 0
         """Bytes that the client had not read when its deadline as a reader was set."""
         self._body_since_renewal = 0
@@ -92,6 +97,8 @@ class HTTPConnection(asyncio.Protocol):
         self._handler.connection_opened(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._lingering:
+            return
         if self._current is None and self._parser.between_requests:
             self.deadline = self._loop.time() + self._limits.header_timeout_s
         try:
@@ -222,7 +229,8 @@ class HTTPConnection(asyncio.Protocol):
         elif status not in BODYLESS:
             chunked = exchange.head.http_version == "1.1"
             framing = b"transfer-encoding: chunked\r\n" if chunked else b""
-        exchange.closes = self._closes_after(exchange) or (not framing and status not in BODYLESS)
+        exchange.ends_with_connection = not framing and status not in BODYLESS
+        exchange.closes = self._closes_after(exchange) or exchange.ends_with_connection
         self._write_soon(self._head_bytes(exchange, status, block, framing, close=exchange.closes))
         return chunked and exchange.head.method != "HEAD"
 
@@ -237,6 +245,11 @@ class HTTPConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Cut the connection: the client must not take what it has for the whole."""
         self._flush()
+        if self._current is not None and self._current.ends_with_connection:
+            # Its end would look like the end of the body; only a reset says that something is missing.
+            connected: socket.socket = self._transport.get_extra_info("socket")
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._transport.abort()
         self._current = None
         self._transport.close()
 
@@ -269,13 +282,25 @@ class HTTPConnection(asyncio.Protocol):
         if close:
             self._receiving = None
             self._expect_to_be_read()
-            self._transport.close()
+            if exchange.body_complete:
+                self._transport.close()
+            else:
+                self._linger()
             return
         if self._pipeline:
             # Not from here: an answer made at once would recurse as deep as the client pipelines.
             self._loop.call_soon(self._next_of_pipeline)
         elif not self._paused_writing:
             self.deadline = self._loop.time() + self._limits.keep_alive_timeout_s
+
+    def _linger(self) -> None:
+        """The answer came before the whole request did. Closing now would reset the connection over the unread rest,
+        and the client might never see the answer: end our side, and discard what still comes, for a while.
+        """
+        self._lingering = True
+        self.deadline = self._loop.time() + _LINGER_S
+        self._transport.write_eof()
+        self._transport.resume_reading()
 
     def _next_of_pipeline(self) -> None:
         if self._current is not None or not self._pipeline or self._transport.is_closing():
@@ -311,9 +336,11 @@ class HTTPConnection(asyncio.Protocol):
         current = self._current
         if current is None or (current is self._receiving and not current.response_started):
             self._plain_answer(error.status, error.message)
+            self._linger()
+        else:
+            self.abort()
         self._current = None
         self._receiving = None
-        self._transport.close()
         if current is not None:
             current.client_gone()
 
@@ -334,6 +361,7 @@ class HTTPConnection(asyncio.Protocol):
             return
         current = self._current
         sending = self._receiving is not None or not self._parser.between_requests
+        sending = sending and not self._lingering
         unanswered = current is None or (current is self._receiving and not current.response_started)
         if sending and unanswered and not stalled:
             self._plain_answer(408, "The request did not arrive in time.")
@@ -344,7 +372,7 @@ class HTTPConnection(asyncio.Protocol):
             current.client_gone()
 
     def close_if_idle(self) -> None:
-        if self.idle:
+        if self.idle or self._lingering:
             self._transport.close()
 
 

@@ -56,11 +56,13 @@ class Replica:
 
     def accept(self) -> Channel:
         """A channel for a caller that dials."""
-        channel = Channel(self, expect_key=self._key)
+        channel = Channel(self, expect_key=self._key, on_hello=self._greet)
         self._channels.add(channel)
+        return channel
+
+    def _greet(self, channel: Channel) -> None:
         if self._draining:
             channel.send(Kind.GOAWAY)
-        return channel
 
     def drain(self) -> None:
         """Take nothing new; ``drained`` is set when the last caller has hung up."""
@@ -69,7 +71,8 @@ class Replica:
         self._draining = True
         self._slots.close()
         for channel in self._channels:
-            channel.send(Kind.GOAWAY)
+            if channel.sender:
+                channel.send(Kind.GOAWAY)
         self._check_drained()
 
     def _check_drained(self) -> None:

@@ -71,6 +71,7 @@ class ReplicaLink:
 
     __slots__ = (
         "_dialling",
+        "_heard",
         "_next_stream",
         "_router",
         "channel",
@@ -92,21 +93,26 @@ class ReplicaLink:
         self.leaving = False
         self._next_stream = 1
         self._dialling: asyncio.Task[None] | None = None
+        self._heard = True
+        """Something came over the last connection: whoever hangs up without a word is dialled again later."""
 
     def dial(self, connect: Connect, hello: Hello) -> None:
         self._dialling = asyncio.get_running_loop().create_task(self._dial(connect, hello))
 
     async def _dial(self, connect: Connect, hello: Hello) -> None:
         delay = _REDIAL_FIRST_S
+        if not self._heard:
+            await asyncio.sleep(_jittered(_REDIAL_MOST_S))
         while not self.leaving:
             try:
                 self.channel = await connect(self.route.address, lambda: Channel(self, hello=hello))
             except OSError:
-                await asyncio.sleep(delay * (0.5 + random.random() / 2))  # noqa: S311 - jitter, not a secret
+                await asyncio.sleep(_jittered(delay))
                 delay = min(delay * 2, _REDIAL_MOST_S)
             else:
                 break
         self._dialling = None
+        self._heard = False
         if self.leaving:
             self.leave()
         else:
@@ -144,6 +150,7 @@ class ReplicaLink:
 
     def frame_received(self, channel: Channel, frame: Frame) -> None:
         kind = frame.kind
+        self._heard = True
         if kind == Kind.RESPONSE or kind == Kind.ERROR or (kind == Kind.DATA and frame.flags & END):
             exchange = self.streams.pop(frame.stream, None)
             if exchange is not None:
@@ -185,3 +192,7 @@ class ReplicaLink:
         self._router.link_lost(self)
         for exchange in lost.values():
             exchange.replica_lost(self.route.replica_id)
+
+
+def _jittered(delay: float) -> float:
+    return delay * (0.5 + random.random() / 2)  # noqa: S311 - not a secret

@@ -79,6 +79,7 @@ class RequestExchange:
         "begun",
         "body_complete",
         "closes",
+        "ends_with_connection",
         "head",
         "request_id",
         "response_started",
@@ -95,6 +96,8 @@ class RequestExchange:
         self.begun = False
         self.abandoned = False
         self.closes = False
+        self.ends_with_connection = False
+        """The response has neither a length nor chunks: its end is the connection's."""
         self.response_started = False
         self.app = ""
         self.root_path = ""
