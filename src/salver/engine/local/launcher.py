@@ -192,7 +192,12 @@ def _holder_of(port: int) -> str:
 
 def _listen_unix(path: Path) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listening.bind(str(path))
+    try:
+        listening.bind(str(path))
+    except OSError as error:  # mostly a path over 107 bytes
+        listening.close()
+        advice = "set XDG_RUNTIME_DIR to a folder with a shorter path"
+        raise StartupError(f"cannot make the socket {path} ({error}): {advice}") from error
     path.chmod(0o600)
     listening.listen(_BACKLOG)
     return listening
