@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from http import HTTPStatus
+from typing import NamedTuple
 
 from salver.errors import ServeException
 
@@ -50,6 +51,51 @@ def status_line(code: int) -> bytes:
     if not 100 <= code <= 599:
         raise ValueError(f"{code} is not an HTTP status: 100 to 599 are allowed")
     return b"HTTP/1.1 %d \r\n" % code
+
+
+class StreamFraming(NamedTuple):
+    """How a streamed body shows its end.
+
+    Attributes:
+        line: the header line that says so, empty for none.
+        chunked: each piece goes out as a chunk.
+        ends_with_connection: only the end of the connection ends the body (HTTP/1.0 without a length).
+    """
+
+    line: bytes
+    chunked: bool
+    ends_with_connection: bool
+
+
+def stream_framing(status: int, declared: int, http_version: str) -> StreamFraming:
+    """Framing for a body that is not complete yet; ``declared`` is its content-length, -1 when unknown."""
+    if status in BODYLESS:
+        return StreamFraming(b"", chunked=False, ends_with_connection=False)
+    if declared >= 0:
+        return StreamFraming(b"content-length: %d\r\n" % declared, chunked=False, ends_with_connection=False)
+    if http_version == "1.1":
+        return StreamFraming(b"transfer-encoding: chunked\r\n", chunked=True, ends_with_connection=False)
+    return StreamFraming(b"", chunked=False, ends_with_connection=True)
+
+
+def response_head(
+    status: int,
+    block: bytes,
+    framing: bytes,
+    date_line: bytes,
+    request_id_line: bytes,
+    http_version: str,
+    *,
+    close: bool,
+) -> bytes:
+    """Everything up to the body. An ``x-request-id`` that the application set itself stays the only one."""
+    connection = b""
+    if close:
+        connection = b"connection: close\r\n"
+    elif http_version == "1.0":
+        connection = b"connection: keep-alive\r\n"
+    request_id = b"" if b"x-request-id:" in block else request_id_line
+    return b"".join((status_line(status), block, framing, date_line, request_id, connection, b"\r\n"))
 
 
 def encode_header_block(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, int | None]:

@@ -14,7 +14,7 @@ from collections import deque
 from typing import Protocol, cast
 
 from salver.data.http1 import BadRequest, HTTPLimits, RequestHead, RequestParser
-from salver.data.http_response import BODYLESS, status_line
+from salver.data.http_response import BODYLESS, response_head, status_line, stream_framing
 from salver.data.request_exchange import RequestExchange
 
 _NEVER = float("inf")
@@ -210,29 +210,24 @@ class HTTPConnection(asyncio.Protocol):
     def write_whole(self, exchange: RequestExchange, status: int, block: bytes, body: bytes, declared: int) -> None:
         """The complete response of the current request."""
         close = self._closes_after(exchange)
-        head = exchange.head
-        if head.method == "HEAD" or status in BODYLESS:
-            length = declared if declared >= 0 else len(body)
-            framing = b"" if status in BODYLESS else b"content-length: %d\r\n" % length
-            body = b""
+        length = len(body)
+        if status in BODYLESS:
+            framing = body = b""
         else:
-            framing = b"content-length: %d\r\n" % len(body)
-        self._transport.write(self._head_bytes(exchange, status, block, framing, close=close) + body)
+            if exchange.head.method == "HEAD":
+                length = declared if declared >= 0 else length
+                body = b""
+            framing = b"content-length: %d\r\n" % length
+        self._transport.write(self._head(exchange, status, block, framing, close=close) + body)
         self._answered(exchange, close=close)
 
     def write_head(self, exchange: RequestExchange, status: int, block: bytes, declared: int) -> bool:
         """The head of a streamed response; returns whether the body goes out in chunks."""
-        chunked = False
-        framing = b""
-        if declared >= 0:
-            framing = b"content-length: %d\r\n" % declared
-        elif status not in BODYLESS:
-            chunked = exchange.head.http_version == "1.1"
-            framing = b"transfer-encoding: chunked\r\n" if chunked else b""
-        exchange.ends_with_connection = not framing and status not in BODYLESS
-        exchange.closes = self._closes_after(exchange) or exchange.ends_with_connection
-        self._write_soon(self._head_bytes(exchange, status, block, framing, close=exchange.closes))
-        return chunked and exchange.head.method != "HEAD"
+        framing = stream_framing(status, declared, exchange.head.http_version)
+        exchange.ends_with_connection = framing.ends_with_connection
+        exchange.closes = self._closes_after(exchange) or framing.ends_with_connection
+        self._write_soon(self._head(exchange, status, block, framing.line, close=exchange.closes))
+        return framing.chunked and exchange.head.method != "HEAD"
 
     def write_piece(self, data: bytes) -> None:
         """Part of a streamed response; pieces of one turn of the loop leave together."""
@@ -253,17 +248,10 @@ class HTTPConnection(asyncio.Protocol):
         self._current = None
         self._transport.close()
 
-    def _head_bytes(
-        self, exchange: RequestExchange, status: int, block: bytes, framing: bytes, *, close: bool
-    ) -> bytes:
-        request_id = b"" if b"x-request-id:" in block else exchange.request_id_line
-        connection = b""
-        if close:
-            connection = b"connection: close\r\n"
-        elif exchange.head.http_version == "1.0":
-            connection = b"connection: keep-alive\r\n"
-        return b"".join(
-            (status_line(status), block, framing, self._handler.date_line, request_id, connection, b"\r\n")
+    def _head(self, exchange: RequestExchange, status: int, block: bytes, framing: bytes, *, close: bool) -> bytes:
+        version = exchange.head.http_version
+        return response_head(
+            status, block, framing, self._handler.date_line, exchange.request_id_line, version, close=close
         )
 
     def _closes_after(self, exchange: RequestExchange) -> bool:
