@@ -33,12 +33,9 @@ def build_from_target(target: object, args: Mapping[str, Any]) -> Application:
             )
         return target
     if not inspect.isroutine(target):
-        hint = ""
-        if isinstance(target, Deployment):
-            hint = f" Bind it first: {cast('Deployment[Any]', target).name}.bind()."
         raise TypeError(
             "Expected a built Serve application or an application builder function but got: "
-            f"{type(cast(object, target))}.{hint}"
+            f"{type(cast(object, target))}.{_hint(target)}"
         )
     builder = cast("Callable[[Any], object]", target)
     application = builder(_builder_argument(builder, args))
@@ -48,6 +45,15 @@ def build_from_target(target: object, args: Mapping[str, Any]) -> Application:
             f"but got: {type(application)}."
         )
     return application
+
+
+def _hint(target: object) -> str:
+    """What to do about an object that is nearly an application."""
+    if isinstance(target, Deployment):
+        return f" Bind it first: {cast('Deployment[Any]', target).name}.bind()."
+    if type(target).__module__.startswith("ray."):
+        return " It was made by Ray, which is installed here: with --compat, `import ray` means Salver."
+    return ""
 
 
 def _builder_argument(builder: Callable[[Any], object], args: Mapping[str, Any]) -> dict[str, Any] | BaseModel:
