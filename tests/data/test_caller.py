@@ -142,6 +142,47 @@ def test_a_call_made_before_the_connection_waits_for_the_first_snapshot() -> Non
     run(test())
 
 
+def test_calls_made_before_the_first_snapshot_start_in_their_order() -> None:
+    """With one slot, the order in which they are answered is the order in which they started."""
+
+    async def test() -> None:
+        async with Scene() as scene:
+            controller = Controller(scene.folder)
+            replica, gate = await scene.gated_replica()
+            async with calling(scene, controller) as (caller, told):
+                calls = [RecordedCall("work", number) for number in range(6)]
+                for call in calls[:3]:
+                    caller.submit("app#d", call)
+                await controller.start()
+                controller.publisher.publish(snapshot(1, replica.route))
+                await told.get()
+                for call in calls[3:]:  # the deployment is known by now; the first three may still be on their way
+                    caller.submit("app#d", call)
+                gate.open(6)
+                await asyncio.gather(*(call.outcome for call in calls))
+                assert gate.left == list(range(6))
+            await controller.stop()
+
+    run(test())
+
+
+def test_calls_of_a_deployment_that_does_not_exist_are_refused_together() -> None:
+    async def test() -> None:
+        async with Scene() as scene:
+            controller = Controller(scene.folder)
+            async with calling(scene, controller) as (caller, _):
+                calls = [RecordedCall("work") for _ in range(3)]
+                for call in calls:
+                    caller.submit("app#d", call)
+                await controller.start()
+                controller.publisher.publish(EMPTY)
+                outcomes = await asyncio.gather(*(call.outcome for call in calls), return_exceptions=True)
+                assert [type(outcome) for outcome in outcomes] == [DeploymentUnavailableError] * 3
+            await controller.stop()
+
+    run(test())
+
+
 def test_nobody_waits_for_a_controller_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caller_module, "_ANSWER_WITHIN_S", 0.01)
 

@@ -132,5 +132,5 @@ def test_malformed_command_line_arguments(argument: str) -> None:
 def test_an_application_of_rays_own_is_told_from_ours() -> None:
     """Where Ray is installed, `from ray import serve` is Ray's: its objects look right and are not."""
     application = type("Application", (), {"__module__": "ray.serve.deployment"})()
-    with pytest.raises(TypeError, match="made by Ray.*--compat"):
+    with pytest.raises(TypeError, match=r"made by Ray.*--compat"):
         build_from_target(application, {})

@@ -8,7 +8,7 @@ from typing import Any
 from salver.data.current import CallSite
 from salver.data.replica_link import ReplicaLink
 from salver.data.user_code import MethodMissing, UnexpectedGenerator
-from salver.errors import RemoteException, ReplicaUnavailableError, SerializationError, ServeException
+from salver.errors import RemoteException, ReplicaUnavailableError, SerializationError
 from salver.wire.frames import Buffer, Frame, Kind
 from salver.wire.messages import CallMeta, ErrorKind, ErrorMeta, decode_error, encode
 from salver.wire.payload import load_exception, load_value
@@ -50,24 +50,9 @@ class Call:
         self.future.add_done_callback(self._answered)
 
     def start(self, payload: Buffer) -> None:
-        """Route it now; a deployment that is not known here is looked up first."""
+        """Send it on its way."""
         self._payload = payload
-        router = self._site.caller.router(self._key)
-        if router is not None:
-            router.submit(self)
-        else:
-            own(self._site.loop.create_task(self._look_up()))
-
-    async def _look_up(self) -> None:
-        caller = self._site.caller
-        caller.start()
-        try:
-            router = await caller.find_router(self._key)
-        except ServeException as error:
-            self.refused(error)
-        else:
-            if not self.abandoned:
-                router.submit(self)
+        self._site.caller.submit(self._key, self)
 
     def _answered(self, future: asyncio.Future[Any]) -> None:
         self._payload = b""

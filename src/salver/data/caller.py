@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from salver.data.channel import Channel, Connect
 from salver.data.load_board import LoadBoard
+from salver.data.replica_link import Exchange
 from salver.data.router import Router
 from salver.errors import DeploymentUnavailableError, StartupError
 from salver.wire.frames import Frame, Kind
@@ -51,6 +52,9 @@ class Caller:
         self._lost = asyncio.Event()
         self._refreshes: dict[int, asyncio.Future[None]] = {}
         self._next_refresh = 1
+        self._looked_up: dict[str, list[Exchange]] = {}
+        """Requests that wait until it is known whether their deployment exists."""
+        self._look_ups: set[asyncio.Task[None]] = set()
         self._first_of_connection = True
         self._routes: dict[str, DeploymentRoute] = {}
         self._routers: dict[str, Router] = {}
@@ -89,6 +93,36 @@ class Caller:
             self._routers[key] = router
             router.update(self._routes[key])
         return router
+
+    def submit(self, key: str, exchange: Exchange) -> None:
+        """Route a request now; a deployment that is not known here is looked up first.
+
+        Requests for one deployment start in the order in which they were made, also when they all wait for a look-up.
+        """
+        waiting = self._looked_up.get(key)
+        if waiting is not None:
+            waiting.append(exchange)
+            return
+        router = self.router(key)
+        if router is not None:
+            router.submit(exchange)
+            return
+        self._looked_up[key] = [exchange]
+        task = asyncio.get_running_loop().create_task(self._look_up(key))
+        self._look_ups.add(task)
+        task.add_done_callback(self._look_ups.discard)
+
+    async def _look_up(self, key: str) -> None:
+        self.start()
+        try:
+            router = await self.find_router(key)
+        except DeploymentUnavailableError as error:
+            for exchange in self._looked_up.pop(key):
+                exchange.refused(error)
+        else:
+            for exchange in self._looked_up.pop(key):
+                if not exchange.abandoned:
+                    router.submit(exchange)
 
     async def find_router(self, key: str) -> Router:
         """Like ``router``, but asks the controller when it is unknown here: a snapshot may be under way.

@@ -35,7 +35,7 @@ def build_from_target(target: object, args: Mapping[str, Any]) -> Application:
     if not inspect.isroutine(target):
         raise TypeError(
             "Expected a built Serve application or an application builder function but got: "
-            f"{type(cast(object, target))}.{_hint(target)}"
+            f"{type(target)}.{_hint(target)}"
         )
     builder = cast("Callable[[Any], object]", target)
     application = builder(_builder_argument(builder, args))
