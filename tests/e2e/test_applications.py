@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -252,3 +253,33 @@ def test_two_runs_on_two_ports_and_commands_that_must_choose(salver_run: Callabl
     assert second.wait(WITHIN_S) == 0
     assert first.cli("status").returncode == 0, "only one is left"
     assert get(first.url) == (200, "first")
+
+
+def test_an_instance_is_healthy_while_an_application_can_answer(
+    run_python: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    source = """
+from urllib.error import HTTPError
+from urllib.request import urlopen
+from salver import serve
+
+def health():
+    try:
+        return urlopen(serve.status().instance.url + "-/healthz").status
+    except HTTPError as error:
+        return error.code
+
+@serve.deployment
+def hello(request):
+    return "hello"
+
+serve.start(http_options={"port": 0})
+seen = [health()]
+serve.run(hello.bind())
+seen.append(health())
+serve.delete("default")
+seen.append(health())
+print(seen)
+"""
+    answer = run_python(source)
+    assert answer.stdout == "[503, 200, 503]\n", answer.stderr

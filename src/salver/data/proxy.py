@@ -139,9 +139,9 @@ class Proxy:
     def _health(self) -> tuple[int, str]:
         if self.draining:
             return 503, "This node is being drained."
-        if self._caller.snapshot is None:
+        if self._caller.snapshot is None or not self._routes:
             return 503, "Route table is not populated yet."
-        if self._routes and not any(
+        if not any(
             route.replicas for route in self._caller.snapshot.deployments if not route.unavailable
         ):
             return 503, "No replicas are available yet."
