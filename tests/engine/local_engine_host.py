@@ -57,7 +57,7 @@ def main(result: Path) -> None:
 
 
 async def suite(instance: Instance, key: bytes, link: socket.socket) -> int:
-    world = World(LocalEngine(link, instance.folder), connect_unix, key)
+    world = World(LocalEngine(link, instance.folder, on_lost=lambda: None), connect_unix, key)
     world.open()
 
     @asynccontextmanager

@@ -23,7 +23,7 @@ async def main(
     routing: socket.socket,
     epoch: int,
 ) -> None:
-    """Run until SIGTERM.
+    """Run until SIGTERM, or until the supervisor lets go.
 
     Args:
         link: to the supervisor.
@@ -33,7 +33,7 @@ async def main(
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, terminated.set)
     controller = Controller(
-        engine=LocalEngine(link, instance.folder),
+        engine=LocalEngine(link, instance.folder, on_lost=terminated.set),
         checkpoint=SQLiteCheckpoint(instance.checkpoint),
         connect=connect_unix,
         key=key,

@@ -141,9 +141,7 @@ class Proxy:
             return 503, "This node is being drained."
         if self._caller.snapshot is None or not self._routes:
             return 503, "Route table is not populated yet."
-        if not any(
-            route.replicas for route in self._caller.snapshot.deployments if not route.unavailable
-        ):
+        if not any(route.replicas for route in self._caller.snapshot.deployments if not route.unavailable):
             return 503, "No replicas are available yet."
         return 200, "success"
 

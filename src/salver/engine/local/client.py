@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +21,7 @@ from salver.engine.local.link import (
     ToSupervisor,
     encode_message,
 )
+from salver.errors import StartupError
 
 logger = logging.getLogger("salver.engine")
 
@@ -35,11 +34,13 @@ class LocalEngine(asyncio.Protocol):
     Args:
         link: the inherited end of the socket pair.
         folder: the instance's folder, where stacks are dumped.
+        on_lost: called when the supervisor has ended the conversation.
     """
 
-    def __init__(self, link: socket.socket, folder: Path) -> None:
+    def __init__(self, link: socket.socket, folder: Path, on_lost: Callable[[], None]) -> None:
         self._link = link
         self._folder = folder
+        self._on_lost = on_lost
         self._reader: MessageReader[ToController] = MessageReader(ToController)
         self._transport: asyncio.Transport | None = None
         self._opening: asyncio.Task[object] | None = None
@@ -115,8 +116,11 @@ class LocalEngine(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The supervisor let go of this controller: a successor takes over from what is saved and what runs."""
         self._transport = None
+        for answer in self._lists:
+            if not answer.done():
+                answer.set_exception(StartupError("the supervisor has let go of this controller"))
         if not self._closed:
-            os.kill(os.getpid(), signal.SIGTERM)
+            self._on_lost()
 
     def _send(self, message: ToSupervisor) -> None:
         data = encode_message(message)
