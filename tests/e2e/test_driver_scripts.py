@@ -286,3 +286,32 @@ def answers(url: str) -> bool:
 def test_a_script_that_fails_takes_everything_with_it(run_python: RunPython) -> None:
     answer = run_python(BY_VALUE + "\nraise SystemExit(7)\n")
     assert (answer.returncode, answer.stdout) == (7, EXPECTED_BY_VALUE), answer.stderr
+
+
+def test_an_exception_that_came_back_does_not_make_the_application_another_one(run_python: RunPython) -> None:
+    """Its class travelled by value, so its attributes are equal strings and not the same ones: nothing has changed."""
+    answer = run_python("""
+from salver import serve
+
+class Refused(Exception):
+    pass
+
+@serve.deployment
+class Desk:
+    def refuse(self):
+        raise Refused("no")
+
+def pids():
+    return [replica.pid for replica in serve.status().applications["default"].deployments["Desk"].replicas]
+
+serve.start(http_options={"port": 0})
+handle = serve.run(Desk.bind())
+before = pids()
+try:
+    handle.refuse.remote().result()
+except Refused as error:
+    print(error)
+serve.run(Desk.bind())
+print(pids() == before)
+""")
+    assert answer.stdout == "no\nTrue\n", answer.stderr

@@ -8,19 +8,22 @@ installed, not ours. Modules that only a replica imports are not seen.
 from __future__ import annotations
 
 import hashlib
+import pickletools
 import re
 import sys
 import sysconfig
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import salver
 from salver.records import CodeContext
 
 _INSTALLED_FOLDERS = {"site-packages", "dist-packages"}
+_STRINGS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
+_RECALLS = {"BINGET", "LONG_BINGET"}
 # The random id by which cloudpickle knows a class that it pickles by value; it differs in every process. In
 # the pickle it is the last argument but one, before None, of the call that makes the class.
-_CLASS_ID = re.compile(rb"\x8c\x20[0-9a-f]{32}\x94Nt\x94R")
+_CLASS_ID = re.compile(r"SAY '[0-9a-f]{32}'\nNONE None\nTUPLE None\nREDUCE None\n")
 
 
 def code_fingerprint(code: CodeContext) -> str:
@@ -36,8 +39,31 @@ def code_fingerprint(code: CodeContext) -> str:
 
 
 def stable_definition(definition: bytes) -> bytes:
-    """``definition`` (a pickle) without what differs between two processes that pickle the same thing."""
-    return _CLASS_ID.sub(b"", definition)
+    """What ``definition`` (a pickle) says, without how: equal for two pickles of the same thing.
+
+    Two pickles of one class differ in its random id, and in whether an equal string is said again or recalled,
+    which depends on whether it is the same object: it no longer is when an exception has travelled by value.
+    """
+    said: list[str] = []
+    memo: list[str] = []
+    references = 0
+    latest: str | None = None
+    for opcode, argument, _ in pickletools.genops(definition):
+        if opcode.name == "MEMOIZE":
+            if latest is None:
+                references += 1
+            memo.append(latest or f"RECALL {references}")
+        elif opcode.name in _RECALLS:
+            said.append(memo[cast(int, argument)])
+        elif opcode.name != "FRAME":
+            latest = f"SAY {argument!r}" if opcode.name in _STRINGS else None
+            said.append(latest or f"{opcode.name} {_short(argument)}")
+    return _CLASS_ID.sub("", "\n".join(said)).encode(errors="surrogatepass")
+
+
+def _short(argument: object) -> str:
+    """Large constants by their hash."""
+    return hashlib.sha256(argument).hexdigest() if isinstance(argument, bytes | bytearray) else repr(argument)
 
 
 def _user_sources() -> list[tuple[str, str]]:
