@@ -289,7 +289,7 @@ def test_a_script_that_fails_takes_everything_with_it(run_python: RunPython) -> 
 
 
 def test_an_exception_that_came_back_does_not_make_the_application_another_one(run_python: RunPython) -> None:
-    """Its class travelled by value, so its attributes are equal strings and not the same ones: nothing has changed."""
+    """Its class travelled by value: its attributes are equal strings, not the same ones, and nothing has changed."""
     answer = run_python("""
 from salver import serve
 
