@@ -228,8 +228,7 @@ class Supervisor:
             self._link.tell(Started(existing.replica))
             return
         if self._stopping is not None:
-            self._link.tell(NotStarted(process.replica_id, "the instance is shutting down"))
-            return
+            return  # an answer would only make the controller try again; it ends soon
         if process.slot >= SLOTS:
             self._link.tell(NotStarted(process.replica_id, f"an instance holds at most {SLOTS} replicas"))
             return
