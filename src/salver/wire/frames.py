@@ -5,7 +5,8 @@ A frame is a fixed header, metadata (msgpack, see ``messages``), and a raw paylo
     u32 length of metadata and payload | u32 stream | u32 length of metadata | u8 kind | u8 flags | u16 load
 
 *Stream* numbers one exchange on the connection; the dialling side chooses them, 0 is the connection itself.
-*Load* is how many requests the sending replica runs; 0 from everyone else. Multi-byte numbers are little-endian:
+*Load* is how many requests the sending replica runs, in BUSY and READY; 0 in others, until callers on other machines,
+which have no load board, need it. Multi-byte numbers are little-endian:
 both ends are on machines of one architecture family, and struct is faster for it.
 
 The codec does no I/O and is total: any bytes give frames or one ProtocolError, wherever they are split.
