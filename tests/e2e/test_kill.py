@@ -381,6 +381,9 @@ class Vandal:
             raise GeneratorExit
         if what == "os._exit":
             os._exit(0)
+        if what == "segfault":
+            import ctypes
+            ctypes.string_at(0)
         return str(os.getpid())
 
 app = Vandal.bind()
@@ -406,6 +409,15 @@ def test_a_handler_cannot_end_its_replica_by_raising(salver_run: WorkerRun, targ
         assert get(f"{run.url}{what}").status == 500, what
         assert get(run.url).body == str(before[0]), what
     assert run.pids()["replica"] == before
+
+
+def test_a_crash_in_native_code_says_where_it_was(salver_run: WorkerRun) -> None:
+    run = salver_run("vandal:app", "--port", "0", files={"vandal.py": VANDAL})
+    (before,) = run.pids()["replica"]
+    assert get(f"{run.url}segfault").status == 502
+    wait_replaced(run, before, 1, REPLACED_WITHIN_S)
+    run.wait_for_output("killed by SIGSEGV")
+    run.wait_for_output('vandal.py", line')
 
 
 def test_a_handler_that_exits_is_a_dead_replica(salver_run: WorkerRun) -> None:

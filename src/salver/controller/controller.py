@@ -189,7 +189,7 @@ class Controller:
             assert isinstance(event, Exited)
             self._forget(event.replica_id)
             if event.replica_id not in self._killed:  # why we killed it has been said
-                logger.info("replica %s %s", event.replica_id, event.cause)
+                logger.info("replica %s %s%s", event.replica_id, event.cause, event.stack and f"\n{event.stack}")
             self._killed.discard(event.replica_id)
             self.handle(ProcessExited(event.replica_id, event.cause))
 

@@ -42,10 +42,16 @@ class NotStarted(Struct, frozen=True, tag=True):
 
 
 class Exited(Struct, frozen=True, tag=True):
-    """The process is gone, by our doing or not; ``cause`` is for people."""
+    """The process is gone, by our doing or not.
+
+    Attributes:
+        cause: for people: ``killed by SIGKILL``, ``exited with code 1``.
+        stack: where native code crashed, as a Python traceback; empty when it did not.
+    """
 
     replica_id: str
     cause: str
+    stack: str = ""
 
 
 EngineEvent = Started | NotStarted | Exited

@@ -43,6 +43,8 @@ from salver.engine.local.restart import Restart
 from salver.engine.local.roles import RunController, run_controller, run_proxy, run_replica
 
 _GRACE_S = 21.0
+_CRASHES = frozenset(f"killed by SIG{name}" for name in ("SEGV", "ABRT", "BUS", "FPE", "ILL"))
+_STACK_CHARACTERS = 8000
 _STOP_ORDER = ("proxy", "controller", "replica")
 
 
@@ -283,14 +285,23 @@ class Supervisor:
             replica_id = child.replica.replica_id
             del self._replicas[replica_id]
             self._socket_path(replica_id).unlink(missing_ok=True)
-            stack_file(self._instance.folder, replica_id).unlink(missing_ok=True)
-            self._link.tell(Exited(replica_id, cause))
+            self._link.tell(Exited(replica_id, cause, self._take_stack(replica_id, cause)))
         elif child.role == "controller":
             self._link.drop()
         if self._stopping is not None:
             self._stop_next(self._stopping)
         elif child.replica is None:
             self._restart(child, cause)
+
+    def _take_stack(self, replica_id: str, cause: str) -> str:
+        """What faulthandler wrote when it crashed; the file goes with the replica."""
+        path = stack_file(self._instance.folder, replica_id)
+        try:
+            return path.read_text(errors="replace")[-_STACK_CHARACTERS:] if cause in _CRASHES else ""
+        except OSError:
+            return ""
+        finally:
+            path.unlink(missing_ok=True)
 
     def _restart(self, child: Child, cause: str) -> None:
         delay = self._restarts.setdefault((child.role, child.number), Restart()).delay_after(
