@@ -416,6 +416,15 @@ def test_head_has_the_headers_of_get_and_no_body_and_the_connection_is_kept(run:
         connection.close()
 
 
+def test_an_upgrade_to_websocket_is_refused_plainly_and_others_are_ignored(
+    run: SalverRun, client: requests.Session
+) -> None:
+    asked = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    refused = client.get(run.url, headers=asked, timeout=WITHIN_S)
+    assert (refused.status_code, refused.text) == (501, "WebSocket is not supported in this version of Salver.")
+    assert client.get(f"{run.url}-/healthz", headers={**asked, "Upgrade": "h2c"}, timeout=WITHIN_S).text == "success"
+
+
 def test_healthz_and_routes(run: SalverRun, client: requests.Session) -> None:
     health = client.get(f"{run.url}-/healthz", timeout=WITHIN_S)
     assert (health.status_code, health.text) == (200, "success")

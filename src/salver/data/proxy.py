@@ -104,6 +104,9 @@ class Proxy:
             self._emptied.set()
 
     def request_ready(self, exchange: RequestExchange) -> None:
+        if exchange.head.upgrade == b"websocket":
+            exchange.answer(501, "WebSocket is not supported in this version of Salver.")
+            return
         path = exchange.head.path
         if path.startswith(b"/-/") and self._answer_own(exchange, path):
             return
