@@ -544,6 +544,32 @@ def upload(*, chunked: bool) -> bytes:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("read", [False, True])
+def test_the_connection_is_read_on_after_an_upload_that_arrived_at_once(chunked: bool, read: bool) -> None:
+    """Its end came while reading was paused for the replica, which reads it, or answers without reading it."""
+
+    async def test() -> None:
+        client = Client()
+        client.send(upload(chunked=chunked))
+        [served] = client.requests
+        link = served.dispatch()
+        assert not client.transport.reading
+        if read:
+            served.grant(2 * len(LARGE))
+            bodies = [frame for frame in link.frames if frame.kind == Kind.BODY]
+            assert b"".join(frame.payload for frame in bodies) == LARGE
+            assert [frame.flags & END for frame in bodies] == [0] * (len(bodies) - 1) + [END]
+            assert client.transport.reading
+        served.respond()
+        assert (await client.response()).status == 200
+        assert client.transport.reading, "the next request would never be read"
+        client.get()
+        assert len(client.requests) == 2
+
+    run(test())
+
+
+@pytest.mark.parametrize("chunked", [False, True])
 def test_an_upload_streams_under_credit(chunked: bool) -> None:
     data = upload(chunked=chunked)
 

@@ -278,7 +278,10 @@ class HTTPConnection(asyncio.Protocol):
         if self._pipeline:
             # Not from here: an answer made at once would recurse as deep as the client pipelines.
             self._loop.call_soon(self._next_of_pipeline)
-        elif not self._paused_writing:
+            return
+        if not self._transport.is_reading():  # paused for a body that the application did not care to read
+            self._transport.resume_reading()
+        if not self._paused_writing:
             self.deadline = self._loop.time() + self._limits.keep_alive_timeout_s
 
     def _linger(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol
 
+from salver.data.channel import Channel
 from salver.data.context import accept_request_id
 from salver.data.http1 import RequestHead
 from salver.data.http_response import BODYLESS
@@ -65,6 +66,7 @@ class RequestExchange:
     __slots__ = (
         "_body",
         "_body_credit",
+        "_body_sent",
         "_chunked",
         "_connection",
         "_headless",
@@ -104,6 +106,7 @@ class RequestExchange:
         self._body: deque[bytes] = deque()
         self._held = 0
         self._body_credit = 0
+        self._body_sent = False
         self._reading_paused = False
         self._link: ReplicaLink | None = None
         self._stream = 0
@@ -137,16 +140,16 @@ class RequestExchange:
             chunk = self._body.popleft()
             self._held -= len(chunk)
             self._body_credit -= len(chunk)
-            last = END if self.body_complete and not self._body else 0
-            link.channel.send(Kind.BODY, self._stream, b"", chunk, last)
-            if last:
-                return
-        if self.body_complete and not self._body and self._body_credit > 0:
-            self._body_credit = 0
-            link.channel.send(Kind.BODY, self._stream, b"", b"", END)
+            self._send_body(link.channel, chunk, last=self.body_complete and not self._body)
+        if self.body_complete and not self._body and self._body_credit > 0 and not self._body_sent:
+            self._send_body(link.channel, b"", last=True)
         if self._reading_paused and self._held <= _READ_AHEAD_BYTES // 2:
             self._reading_paused = False
             self._connection.resume_reading()
+
+    def _send_body(self, channel: Channel, chunk: bytes, *, last: bool) -> None:
+        self._body_sent = last
+        channel.send(Kind.BODY, self._stream, b"", chunk, END if last else 0)
 
     def client_gone(self) -> None:
         """The client hung up: whatever runs for it stops."""
@@ -167,6 +170,7 @@ class RequestExchange:
         self._link = link
         self._stream = stream
         self._body_credit = 0
+        self._body_sent = False
         head = self.head
         connection = self._connection
         meta = RequestMeta(
