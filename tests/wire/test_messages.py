@@ -90,11 +90,3 @@ def test_credit_round_trip(size: int) -> None:
 def test_a_bad_credit_is_a_protocol_error(data: bytes) -> None:
     with pytest.raises(ProtocolError, match="credit"):
         decode_credit(data)
-
-
-def test_options_that_json_cannot_say_are_shown() -> None:
-    class Odd:
-        def __repr__(self) -> str:
-            return "<odd>"
-
-    assert messages.json_fallback(Odd()) == "<odd>"

@@ -79,7 +79,6 @@ class HTTPExchange:
         "_body_complete",
         "_channel",
         "_credit",
-        "_declared",
         "_disconnected",
         "_head",
         "_loop",
@@ -101,7 +100,6 @@ class HTTPExchange:
         self._wakeup: asyncio.Future[None] | None = None
         self._disconnected = False
         self._head: bytes | None = None
-        self._declared = -1
         self.started = False
         """The response's head has been sent."""
         self.finished = False

@@ -57,7 +57,6 @@ class Channel(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._out: list[Buffer] = []
-        self._out_bytes = 0
         self._flush_scheduled = False
         self.sender = ""
         self.closed = False

@@ -74,7 +74,7 @@ class InstanceSession:
         if self._driver is not None:
             self._driver.stop()
             self._driver = None
-        if self.launched is not None and not self.launched.detached:
+        if self.launched is not None:
             self.launched.stop()
 
 
@@ -82,11 +82,9 @@ _lock = threading.RLock()
 _session: Session | None = None
 
 
-def launch_session(
-    *, host: str, port: int, proxies: int = 1, name: str | None = None, detached: bool = False
-) -> Session:
-    """Start an instance: of this process's own, or ``detached``. Raises StartupError."""
-    launched = launch(host=host, port=port, proxies=proxies, name=name, detached=detached)
+def launch_session(*, host: str, port: int, proxies: int = 1) -> Session:
+    """Start an instance that lives as long as this process. Raises StartupError."""
+    launched = launch(host=host, port=port, proxies=proxies)
     return adopt_session(InstanceSession(launched.instance, launched))
 
 

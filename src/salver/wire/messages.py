@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -96,7 +95,6 @@ class ErrorKind:
     GENERATOR = "generator"
     SERIALIZATION = "serialization"
     CONSTRUCTOR = "constructor"
-    INTERNAL = "internal"
 
 
 class ErrorMeta(Struct, frozen=True, array_like=True, omit_defaults=True):
@@ -153,8 +151,3 @@ def decode_credit(data: bytes) -> int:
         return _credit.unpack(data)[0]
     except struct.error as error:
         raise ProtocolError(f"bad credit: {error}") from error
-
-
-def json_fallback(value: Any) -> str:
-    """How options that JSON cannot say are shown in status."""
-    return repr(value)
