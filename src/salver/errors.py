@@ -89,6 +89,24 @@ class RequestCancelledError(ServeException):
         return f"Request {self.request_id} was cancelled." if self.request_id else "Request was cancelled."
 
 
+class RequestTimeoutError(ServeException, TimeoutError):
+    """The request's deadline passed before it was answered; what ran for it was cancelled.
+
+    Args:
+        request_id: of the request at the root.
+        timeout_s: how long it had, in seconds, where that is known.
+    """
+
+    def __init__(self, request_id: str = "", timeout_s: float | None = None) -> None:
+        super().__init__(request_id, timeout_s)
+        self.request_id = request_id
+        self.timeout_s = timeout_s
+
+    def __str__(self) -> str:
+        after = "" if self.timeout_s is None else f" after {self.timeout_s:g}s"
+        return f"Request {self.request_id} timed out{after}."
+
+
 class SerializationError(ServeException):
     """An argument, a result or an exception cannot be pickled; the message names the object by its path."""
 

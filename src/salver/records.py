@@ -49,6 +49,9 @@ class DeploymentSpec(Struct, frozen=True):
         startup_timeout_s: how long one replica may take to construct.
         graceful_shutdown_timeout_s: how long one replica may take to finish its requests.
         max_constructor_failures: failures of this version after which the deployment has failed.
+        user_config: for the class's ``reconfigure``, None for no call of it.
+        backpressure_status, retry_after_s: what an HTTP client hears when the queue is full.
+        idempotent: a request may be sent again after its replica died.
         options: every option as the user sees it, JSON-able, for status.
     """
 
@@ -62,6 +65,10 @@ class DeploymentSpec(Struct, frozen=True):
     graceful_shutdown_timeout_s: float = 20.0
     max_constructor_failures: int = 3
     options: JsonDict = {}
+    user_config: Any = None
+    backpressure_status: int = 503
+    retry_after_s: float | None = None
+    idempotent: bool = False
 
 
 class ApplicationSpec(Struct, frozen=True):
@@ -70,6 +77,7 @@ class ApplicationSpec(Struct, frozen=True):
     Attributes:
         ingress: name of the deployment that gets the HTTP requests.
         route_prefix: its path prefix, None when it is not exposed.
+        timeout_status: what an HTTP client hears when its deadline has passed; 0 is as the instance was told.
     """
 
     name: str
@@ -77,6 +85,7 @@ class ApplicationSpec(Struct, frozen=True):
     ingress: str
     deployments: tuple[DeploymentSpec, ...]
     code: CodeContext = CodeContext()
+    timeout_status: int = 0
 
 
 class ReplicaView(Struct, frozen=True):

@@ -210,6 +210,10 @@ class RecordedCall:
 
     def __init__(self, method: str = "work", *args: object) -> None:
         self.abandoned = False
+        self.model_id = ""
+        self.session_id = ""
+        self.attempts = 0
+        self.retryable = False
         self.dispatched: list[str] = []
         self.link: ReplicaLink | None = None
         self.stream = 0

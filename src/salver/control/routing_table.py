@@ -30,4 +30,7 @@ def _deployment_route(deployment: Deployment) -> DeploymentRoute:
         max_ongoing_requests=deployment.spec.max_ongoing_requests,
         max_queued_requests=deployment.spec.max_queued_requests,
         unavailable=unavailable_reason(deployment),
+        backpressure_status=deployment.spec.backpressure_status,
+        retry_after_s=deployment.spec.retry_after_s,
+        idempotent=deployment.spec.idempotent,
     )

@@ -36,7 +36,19 @@ class Call:
         meta: what is called.
     """
 
-    __slots__ = ("_key", "_link", "_meta", "_payload", "_site", "_stream", "abandoned", "future")
+    __slots__ = (
+        "_key",
+        "_link",
+        "_meta",
+        "_payload",
+        "_site",
+        "_stream",
+        "abandoned",
+        "attempts",
+        "future",
+        "model_id",
+        "session_id",
+    )
 
     def __init__(self, site: CallSite, key: str, meta: CallMeta) -> None:
         self._site = site
@@ -46,6 +58,9 @@ class Call:
         self._link: ReplicaLink | None = None
         self._stream = 0
         self.abandoned = False
+        self.attempts = 0
+        self.model_id = meta.model_id
+        self.session_id = meta.session_id
         self.future: asyncio.Future[Any] = site.loop.create_future()
         self.future.add_done_callback(self._answered)
 
@@ -69,6 +84,10 @@ class Call:
             self.future.set_exception(error)
 
     # --- Exchange ---------------------------------------------------------------------------------------
+
+    @property
+    def retryable(self) -> bool:
+        return not self.future.done()
 
     def dispatch(self, link: ReplicaLink, stream: int) -> None:
         self._link = link

@@ -17,12 +17,18 @@ class RequestContext(Struct, frozen=True):
         request_id: of the HTTP request or handle call at the root.
         app_name: the application that runs this code.
         is_http_request: whether this code was called by HTTP itself, not by a handle.
+        deadline: when the request's time is up, on the clock of ``time.monotonic`` (which is also that of an event
+            loop's ``time``); None for never. Child calls inherit what remains.
+        multiplexed_model_id, session_id: of this call alone; child calls do not inherit them.
     """
 
     route: str = ""
     request_id: str = ""
     app_name: str = ""
     is_http_request: bool = False
+    deadline: float | None = None
+    multiplexed_model_id: str = ""
+    session_id: str = ""
 
 
 class ReplicaIdentity(Struct, frozen=True):

@@ -21,6 +21,20 @@ class Exchange(Protocol):
     abandoned: bool
     """The caller gave up while this waited in the queue: it is dropped."""
 
+    model_id: str
+    """The multiplexed model that it needs, empty for none: replicas that hold it are preferred."""
+
+    session_id: str
+    """What its caller keeps together, empty for nothing: one replica is preferred for all of a session."""
+
+    attempts: int
+    """How many times it has been sent to a replica; the router counts."""
+
+    @property
+    def retryable(self) -> bool:
+        """Nothing of an answer has been passed on, and the whole request is still here to be sent again."""
+        ...
+
     def dispatch(self, link: ReplicaLink, stream: int) -> None:
         """Send the opening frames."""
         ...

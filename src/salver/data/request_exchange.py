@@ -78,14 +78,17 @@ class RequestExchange:
         "_undelivered",
         "abandoned",
         "app",
+        "attempts",
         "begun",
         "body_complete",
         "closes",
         "ends_with_connection",
         "head",
+        "model_id",
         "request_id",
         "response_started",
         "root_path",
+        "session_id",
         "streams_body",
     )
 
@@ -101,6 +104,9 @@ class RequestExchange:
         self.ends_with_connection = False
         """The response has neither a length nor chunks: its end is the connection's."""
         self.response_started = False
+        self.model_id = ""
+        self.session_id = ""
+        self.attempts = 0
         self.app = ""
         self.root_path = ""
         self._body: deque[bytes] = deque()
@@ -165,6 +171,10 @@ class RequestExchange:
             self._owed = 0
 
     # --- Exchange: to and from the replica --------------------------------------------------------------
+
+    @property
+    def retryable(self) -> bool:
+        return not self.response_started and not self.streams_body
 
     def dispatch(self, link: ReplicaLink, stream: int) -> None:
         self._link = link

@@ -13,7 +13,7 @@ from salver.errors import ConfigurationError, ServeException, StartupError
 from salver.records import ApplicationSpec, CodeContext
 from salver.serve.config import HTTPOptions
 from salver.serve.deployment import Application
-from salver.serve.graph import build_application
+from salver.serve.graph import COMPAT_SETUP, build_application
 from salver.serve.handle import DeploymentHandle
 from salver.serve.schema import ServeStatus, serve_status
 from salver.serve.session import (
@@ -131,7 +131,7 @@ def code_context() -> CodeContext:
     """Where this process finds modules, for replicas to do the same."""
     here = os.getcwd()
     paths = tuple(os.path.abspath(entry) if entry else here for entry in sys.path)
-    setup = ("salver.compat.ray:install",) if _ray_is_salver() else ()
+    setup = (COMPAT_SETUP,) if _ray_is_salver() else ()
     return CodeContext(paths, here, setup)
 
 

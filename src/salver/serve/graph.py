@@ -31,6 +31,12 @@ MAX_DEPTH = 32
 
 FAILURES_PER_REPLICA = 3
 
+COMPAT_SETUP = "salver.compat.ray:install"
+"""In the ``setup`` of applications that say ``import ray``."""
+
+TIMEOUT_STATUS_OF_RAY = 408
+"""What clients of such applications expect when their time is up."""
+
 
 class DefinitionError(SerializationError):
     """The code or an argument of a deployment cannot be pickled; the message says which one."""
@@ -62,6 +68,7 @@ def build_application(
         ingress=ingress.deployment_name,
         deployments=tuple(_deployment_spec(node, fingerprint) for node in graph.nodes),
         code=code,
+        timeout_status=TIMEOUT_STATUS_OF_RAY if COMPAT_SETUP in code.setup else 0,
     )
 
 
@@ -173,6 +180,10 @@ def _deployment_spec(node: _Node, fingerprint: str) -> DeploymentSpec:
         graceful_shutdown_timeout_s=options.graceful_shutdown_timeout_s,
         max_constructor_failures=min(num_replicas * FAILURES_PER_REPLICA, options.max_constructor_retry_count),
         options={**options.model_dump(mode="json"), "name": node.id.name},
+        user_config=options.user_config,
+        backpressure_status=options.backpressure_config.status_code,
+        retry_after_s=options.backpressure_config.retry_after_s,
+        idempotent=options.idempotent,
     )
 
 

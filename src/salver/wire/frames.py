@@ -23,8 +23,12 @@ Life of a stream, caller to replica and back::
                     <-  ERROR              user code raised, or the stream broke; the end
     CANCEL          ->                     nobody waits for the answer any more; the end for the caller
 
-and on stream 0: HELLO (first, from the dialler), WAIT / READY / DECLINE (slots), GOAWAY (draining), SNAPSHOT
-(routing), and CONTROL with its RESPONSE or ERROR on a stream of its own.
+A handle call that streams is answered with HEAD and one DATA per item. A WebSocket is a REQUEST whose scheme is
+``ws`` or ``wss``: HEAD accepts it, every BODY and DATA is one message, and END carries the close code.
+
+On stream 0: HELLO (first, from the dialler), WAIT / READY / DECLINE (slots), GOAWAY (draining), MODELS (which
+multiplexed models the replica holds), METRICS (to the controller), RELEASE (a received value is no longer in the
+sender's shared memory), SNAPSHOT (routing), and CONTROL with its RESPONSE or ERROR on a stream of its own.
 """
 
 from __future__ import annotations
@@ -64,12 +68,21 @@ class Kind(IntEnum):
     GOAWAY = 15
     SNAPSHOT = 16
     CONTROL = 17
+    MODELS = 18
+    METRICS = 19
+    RELEASE = 20
 
 
 KINDS = frozenset(int(kind) for kind in Kind)
 
 END = 1
 """Flag on BODY, DATA and REQUEST: nothing of this direction follows."""
+
+TEXT = 2
+"""Flag on BODY and DATA of a WebSocket: the payload is a text message, not a binary one."""
+
+SHARED = 4
+"""Flag on CALL, RESPONSE and DATA: the payload refers to shared memory of its sender, who keeps it until RELEASE."""
 
 Buffer = bytes | bytearray | memoryview
 

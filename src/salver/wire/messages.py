@@ -40,6 +40,9 @@ class CallMeta(Struct, frozen=True, array_like=True, omit_defaults=True):
         method: name of the method of the user's object.
         request_id, route, app: of the HTTP request at the root of this call, for context and logs.
         remaining_s: seconds until the deadline, 0 for none.
+        stream: the caller wants the items of a generator, one DATA frame each.
+        model_id: which multiplexed model the call is for, empty for none.
+        session_id: what the caller keeps together, empty for none.
     """
 
     method: str
@@ -47,6 +50,9 @@ class CallMeta(Struct, frozen=True, array_like=True, omit_defaults=True):
     route: str = ""
     app: str = ""
     remaining_s: float = 0.0
+    stream: bool = False
+    model_id: str = ""
+    session_id: str = ""
 
 
 class RequestMeta(Struct, frozen=True, array_like=True, omit_defaults=True):
@@ -56,8 +62,10 @@ class RequestMeta(Struct, frozen=True, array_like=True, omit_defaults=True):
         target: path and query as sent by the client.
         headers: names lower-cased, order kept.
         root_path: the application's route prefix, without a final slash.
+        scheme: ``http`` or ``https``; ``ws`` or ``wss`` for a WebSocket.
         client, server: (host, port) of the two ends of the client's connection.
         remaining_s: seconds until the deadline, 0 for none.
+        model_id, session_id: as in ``CallMeta``.
     """
 
     method: str
@@ -71,6 +79,8 @@ class RequestMeta(Struct, frozen=True, array_like=True, omit_defaults=True):
     client: tuple[str, int] | None
     server: tuple[str, int] | None
     remaining_s: float = 0.0
+    model_id: str = ""
+    session_id: str = ""
 
 
 class ResponseMeta(Struct, frozen=True, array_like=True, omit_defaults=True):
@@ -93,6 +103,10 @@ class ErrorKind:
     USER = "user"
     NO_METHOD = "no_method"
     GENERATOR = "generator"
+    BACKPRESSURE = "backpressure"
+    UNAVAILABLE = "unavailable"
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
     SERIALIZATION = "serialization"
     CONSTRUCTOR = "constructor"
 
@@ -104,6 +118,13 @@ class ErrorMeta(Struct, frozen=True, array_like=True, omit_defaults=True):
     type_name: str
     message: str
     traceback: str = ""
+
+
+class CloseMeta(Struct, frozen=True, array_like=True, omit_defaults=True):
+    """How a WebSocket ends, on the END frame of either side (RFC 6455, section 7.4)."""
+
+    code: int = 1000
+    reason: str = ""
 
 
 class Initialize(Struct, frozen=True, tag=True, array_like=True):
@@ -126,6 +147,8 @@ _call = msgspec.msgpack.Decoder(CallMeta)
 _request = msgspec.msgpack.Decoder(RequestMeta)
 _response = msgspec.msgpack.Decoder(ResponseMeta)
 _error = msgspec.msgpack.Decoder(ErrorMeta)
+_close = msgspec.msgpack.Decoder(CloseMeta)
+_models = msgspec.msgpack.Decoder(tuple[str, ...])
 _hello = msgspec.msgpack.Decoder(Hello)
 _control: msgspec.msgpack.Decoder[Control] = msgspec.msgpack.Decoder(Control)
 _credit = struct.Struct("<I")
@@ -134,6 +157,8 @@ decode_call = _call.decode
 decode_request = _request.decode
 decode_response = _response.decode
 decode_error = _error.decode
+decode_close = _close.decode
+decode_models = _models.decode
 decode_hello = _hello.decode
 
 

@@ -31,6 +31,8 @@ class DeploymentRoute(Struct, frozen=True, array_like=True):
     Attributes:
         key: ``app#deployment``.
         unavailable: why no request can be served and waiting would not help; empty when it can or soon will.
+        backpressure_status, retry_after_s: what an HTTP client hears when the queue is full.
+        idempotent: a request may be sent again after its replica died.
     """
 
     key: str
@@ -38,14 +40,23 @@ class DeploymentRoute(Struct, frozen=True, array_like=True):
     max_ongoing_requests: int
     max_queued_requests: int
     unavailable: str = ""
+    backpressure_status: int = 503
+    retry_after_s: float | None = None
+    idempotent: bool = False
 
 
 class ApplicationRoute(Struct, frozen=True, array_like=True):
-    """An application and where its HTTP requests go; ``route_prefix`` None when it is not exposed."""
+    """An application and where its HTTP requests go.
+
+    Attributes:
+        route_prefix: None when it is not exposed.
+        timeout_status: what a client hears when its deadline has passed; 0 is as the proxy was told.
+    """
 
     name: str
     route_prefix: str | None
     ingress: str
+    timeout_status: int = 0
 
 
 class Snapshot(Struct, frozen=True, array_like=True):

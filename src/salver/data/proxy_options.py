@@ -1,0 +1,42 @@
+"""What a proxy is told when it starts."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from salver.data.http_limits import HTTPLimits
+
+
+class TLSFiles(Struct, frozen=True):
+    """Where the proxy's certificate is.
+
+    Attributes:
+        certfile, keyfile: PEM files.
+        keyfile_password: of the key file, None when it has none.
+        ca_certs: PEM file of the authorities by which clients are verified; None does not ask them for certificates.
+    """
+
+    certfile: str
+    keyfile: str
+    keyfile_password: str | None = None
+    ca_certs: str | None = None
+
+
+class ProxyOptions(Struct, frozen=True):
+    """How the HTTP ingress behaves.
+
+    Attributes:
+        limits: of what one client may send, and how slowly.
+        request_timeout_s: how long a request may take from its head to the beginning of its answer; None is for ever.
+        timeout_status: 504 or 408, what a client hears then.
+        root_path: path prefix that a proxy in front of us has stripped, without a final slash.
+        debug: clients see the tracebacks of user code; for loopback only.
+        tls: None serves plain HTTP.
+    """
+
+    limits: HTTPLimits = HTTPLimits()
+    request_timeout_s: float | None = None
+    timeout_status: int = 504
+    root_path: str = ""
+    debug: bool = False
+    tls: TLSFiles | None = None
