@@ -11,7 +11,16 @@ from salver.data.http_limits import HTTPLimits
 from salver.data.http_server import HTTPConnection
 from salver.data.request_exchange import RequestExchange
 from salver.wire.frames import END, Buffer, Frame, Kind
-from salver.wire.messages import RequestMeta, ResponseMeta, decode_credit, decode_request, encode, encode_credit
+from salver.wire.messages import (
+    ErrorKind,
+    ErrorMeta,
+    RequestMeta,
+    ResponseMeta,
+    decode_credit,
+    decode_request,
+    encode,
+    encode_credit,
+)
 
 DATE = b"date: today\r\n"
 
@@ -35,6 +44,9 @@ class MemoryTransport(asyncio.Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"peername": ("10.0.0.1", 5000), "sockname": ("10.0.0.2", 80)}.get(name, default)
+
+    def can_write_eof(self) -> bool:
+        return True
 
     def write_eof(self) -> None:
         assert not self.closing
@@ -158,6 +170,9 @@ class Served:
     def data(self, payload: bytes, *, last: bool = False) -> None:
         self.frame(Kind.DATA, b"", payload, END if last else 0)
 
+    def error(self, kind: str = ErrorKind.USER, message: str = "") -> None:
+        self.frame(Kind.ERROR, encode(ErrorMeta(kind, "ValueError", message, "Traceback of the application")))
+
     def grant(self, size: int) -> None:
         self.frame(Kind.CREDIT, encode_credit(size))
 
@@ -168,6 +183,10 @@ class Client:
     def __init__(self, limits: HTTPLimits | None = None) -> None:
         self.date_line = DATE
         self.draining = False
+        self.scheme = "http"
+        self.debug = False
+        self.ended: list[tuple[RequestExchange, int]] = []
+        """Requests that have their end, with its status."""
         self.requests: list[Served] = []
         self.opened = self.closed = 0
         self.answer_at_once: bytes | None = None
@@ -178,11 +197,17 @@ class Client:
     # --- Handler ---
 
     def request_ready(self, exchange: RequestExchange) -> None:
+        exchange.begin(self, asyncio.get_running_loop().time())
         exchange.app, exchange.root_path = "app", "/root"
         served = Served(exchange, len(self.requests) + 1)
         self.requests.append(served)
         if self.answer_at_once is not None:
-            exchange.answer(200, self.answer_at_once.decode())
+            exchange.respond(200, b"", self.answer_at_once)
+
+    def request_ended(self, exchange: RequestExchange, status: int) -> None:
+        self.ended.append((exchange, status))
+
+    def reading_paused(self, connection: HTTPConnection) -> None: ...
 
     def connection_opened(self, connection: HTTPConnection) -> None:
         self.opened += 1

@@ -14,9 +14,12 @@ from salver.wire.frames import END, Buffer, Frame, Kind
 from salver.wire.messages import (
     BODY_WINDOW_BYTES,
     STREAM_WINDOW_BYTES,
+    ErrorKind,
+    ErrorMeta,
     RequestMeta,
     ResponseMeta,
     decode_credit,
+    decode_error,
     decode_response,
     encode_credit,
 )
@@ -25,6 +28,7 @@ from .scene import Scene, run, turns
 from .test_replica import request
 
 STREAM = 7
+FAILURE = ErrorMeta(ErrorKind.USER, "ValueError", "of the application", "its traceback")
 
 
 class Sent:
@@ -312,9 +316,9 @@ def test_unsafe_headers_are_never_sent(header: tuple[bytes, bytes]) -> None:
         http, sent = exchange()
         with pytest.raises(InvalidHeader):
             await http.send(start(200, [header]))
-        http.fail()
+        http.fail(FAILURE)
         [frame] = sent.frames
-        assert decode_response(frame.meta).status == 500
+        assert frame.kind == Kind.ERROR
         assert b"set-cookie" not in frame.meta
 
     run(test())
@@ -328,28 +332,24 @@ def test_a_status_that_is_none_is_the_applications_error(status: Any) -> None:
             await http.send(start(status))
         with pytest.raises(InvalidASGI, match="200 to 599"):
             http.respond(status, b"", b"")
-        http.fail()
-        assert [decode_response(frame.meta).status for frame in sent.frames] == [500]
+        http.fail(FAILURE)
+        assert [frame.kind for frame in sent.frames] == [Kind.ERROR]
 
     run(test())
 
 
 @pytest.mark.parametrize("started", [False, True])
-def test_failing_is_500_or_a_cut_stream(started: bool) -> None:
+def test_failing_is_said_once_for_the_ingress_to_answer(started: bool) -> None:
     async def test() -> None:
         http, sent = exchange()
         await http.send(start())
         if started:
             await http.send(piece(b"part", more=True))
         sent.take()
-        http.fail()
-        http.fail()
+        http.fail(FAILURE)
+        http.fail(FAILURE)
         [frame] = sent.frames
-        if started:
-            assert (frame.kind, frame.payload) == (Kind.ERROR, b"")
-        else:
-            assert (frame.kind, frame.payload) == (Kind.RESPONSE, b"Internal Server Error")
-            assert decode_response(frame.meta).status == 500
+        assert (frame.kind, decode_error(frame.meta), frame.payload) == (Kind.ERROR, FAILURE, b"")
 
     run(test())
 
@@ -392,9 +392,8 @@ def test_user_code_that_breaks_http(target: Any, caplog: pytest.LogCaptureFixtur
             peer = await scene.peer(replica)
             request(peer, 1)
             if target is forges_headers:
-                frame = await peer.next(Kind.RESPONSE, 1)
-                assert decode_response(frame.meta).status == 500
-                assert bytes(frame.payload) == b"Internal Server Error"
+                frame = await peer.next(Kind.ERROR, 1)
+                assert decode_error(frame.meta).kind == ErrorKind.USER
             else:
                 await peer.next(Kind.HEAD, 1)
                 assert bytes((await peer.next(Kind.DATA, 1)).payload) == b"first"

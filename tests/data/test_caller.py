@@ -54,8 +54,8 @@ async def calling(scene: Scene, controller: Controller) -> AsyncGenerator[tuple[
         controller_address=controller.address,
         hello=hello(),
         board=None,
-        on_snapshot=told.put_nowait,
     )
+    caller.on_snapshot(told.put_nowait)
     caller.start()
     caller.start()
     try:

@@ -217,7 +217,7 @@ def test_an_error_in_the_middle_cuts_the_stream() -> None:
         served.dispatch()
         served.head()
         served.data(b"part")
-        served.frame(Kind.ERROR)
+        served.error()
         data = await client.received()
         assert data.endswith(b"4\r\npart\r\n"), "what was sent arrives, without the last chunk"
         with pytest.raises(IncompleteRead):
@@ -244,7 +244,7 @@ def test_a_replica_lost_in_the_middle_cuts_the_stream() -> None:
 def test_errors_before_the_response_are_answers() -> None:
     async def test() -> None:
         cases: list[tuple[Callable[[Served], None], int]] = [
-            (lambda served: served.frame(Kind.ERROR), 500),
+            (lambda served: served.error(), 500),
             (lambda served: served.exchange.replica_lost("app#d#1"), 502),
             (lambda served: served.exchange.refused(DeploymentUnavailableError("app#d", "It was deleted.")), 503),
             (lambda served: served.exchange.refused(BackPressureError(5, 5)), 503),
@@ -527,7 +527,7 @@ def test_a_reader_that_caught_up_has_the_usual_time_for_its_next_request() -> No
         client.requests[0].dispatch()
         client.requests[0].respond(b"x" * 1_000_000)
         client.transport.catch_up()
-        assert in_seconds(client) == pytest.approx(75, abs=5)
+        assert in_seconds(client) == pytest.approx(HTTPLimits().keep_alive_timeout_s, abs=5)
 
     run(test())
 
@@ -728,7 +728,7 @@ def in_seconds(client: Client) -> float:
 
 
 def test_deadlines_follow_what_is_waited_for() -> None:
-    limits = HTTPLimits(header_timeout_s=10, body_idle_timeout_s=30, keep_alive_timeout_s=75)
+    limits = HTTPLimits(header_timeout_s=10, body_idle_timeout_s=30)
 
     async def test() -> None:
         client = Client(limits)
@@ -748,7 +748,7 @@ def test_deadlines_follow_what_is_waited_for() -> None:
         assert in_seconds(client) == float("inf"), "the client waits for us now"
         client.requests[0].dispatch()
         client.requests[0].respond()
-        assert in_seconds(client) == pytest.approx(75, abs=5)
+        assert in_seconds(client) == pytest.approx(HTTPLimits().keep_alive_timeout_s, abs=5)
         client.send(b"G")
         assert in_seconds(client) == pytest.approx(10, abs=5)
 

@@ -552,7 +552,7 @@ class Misbehaving:
         ("exits_in_thread", ErrorKind.USER, "SystemExit", "3"),
         ("interrupts", ErrorKind.USER, "KeyboardInterrupt", ""),
         ("unprintable", ErrorKind.USER, "Unprintable", "<Unprintable whose __str__ raises>"),
-        ("cancels_itself", ErrorKind.USER, "CancelledError", ""),
+        ("cancels_itself", ErrorKind.CANCELLED, "CancelledError", ""),
         ("missing", ErrorKind.NO_METHOD, "MethodMissing", "Tried to call a method 'missing' that does not exist."),
         ("generator", ErrorKind.GENERATOR, "UnexpectedGenerator", "Method 'generator' returned a generator."),
         ("async_generator", ErrorKind.GENERATOR, "UnexpectedGenerator", "Method 'async_generator' returned"),
@@ -620,10 +620,7 @@ def test_a_request_that_cannot_be_read_does_not_cost_a_slot(kind: Kind) -> None:
             peer.send(kind, 1, b"\xff rubbish", b"", END)
             frame = await peer.frames.get()
             assert frame.stream == 1
-            if kind == Kind.CALL:
-                assert frame.kind == Kind.ERROR
-            else:
-                assert decode_response(frame.meta).status == 500
+            assert frame.kind == Kind.ERROR
             peer.call(2, "echo", "still there")
             assert await peer.answer(2) == "still there"
             assert replica.load == 0
@@ -712,15 +709,14 @@ def test_a_plain_function_handles_http_in_a_thread_of_the_replica() -> None:
     run(test())
 
 
-def test_http_failures_are_500_without_details(caplog: pytest.LogCaptureFixture) -> None:
+def test_http_failures_are_for_the_ingress_to_answer(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         async with Scene() as scene:
             replica = await scene.replica(NoHandler)
             [peer] = await peers(scene, replica, 1)
             request(peer, 1)
-            frame = await peer.next(Kind.RESPONSE, 1)
-            assert decode_response(frame.meta).status == 500
-            assert bytes(frame.payload) == b"Internal Server Error"
+            frame = await peer.next(Kind.ERROR, 1)
+            assert (decode_error(frame.meta).kind, frame.payload) == (ErrorKind.USER, b"")
 
     run(test())
     assert "no __call__ method" in caplog.text

@@ -42,7 +42,7 @@ async def workers(scene: Scene, count: int, capacity: int) -> tuple[list[Running
 
 async def connected(router: Router, replicas: int = 1) -> None:
     """Wait until the router has dialled so many replicas."""
-    while len(router._ready) < replicas:
+    while len(router.replica_ids()) < replicas:
         await asyncio.sleep(0.001)
 
 
@@ -508,7 +508,7 @@ def test_a_drained_replica_that_is_still_listed_gets_nothing_more() -> None:
             await connected(router, 2)
             leaving.drain()
             await other.next(Kind.GOAWAY)
-            while len(router._ready) > 1:
+            while len(router.replica_ids()) > 1:
                 await asyncio.sleep(0.001)
             router.update(deployment_route(leaving.route, staying.route))  # a snapshot from before the drain
             gate.open(10)

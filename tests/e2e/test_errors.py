@@ -461,7 +461,7 @@ serve.run(app, name="two", route_prefix="/x")
         ),
         (
             "serve.start(http_options={'prt': 1})",
-            "OptionsError: prt: there is no such option. Did you mean 'port'?",
+            "OptionsError: http_options.prt: there is no such option. Did you mean 'port'?",
         ),
     ],
 )

@@ -21,7 +21,7 @@ from typing import Any
 from harness.processes import descendants, is_alive, living, role
 from harness.waiting import eventually
 
-READY = re.compile(r"Ready in [\d.]+ s · (?P<url>http://\S+)")
+READY = re.compile(r"Ready in [\d.]+ s · (?P<url>https?://\S+)")
 
 _GONE_WITHIN_S = 10.0
 _numbers = itertools.count()

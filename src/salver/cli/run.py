@@ -18,7 +18,9 @@ from importlib import import_module
 import click
 
 from salver.cli.build_request import BuildRequest
+from salver.cli.ingress_flags import IngressFlags, ingress_flags
 from salver.cli.output import fail
+from salver.cli.sections import SectionedCommand, SectionedOption
 from salver.engine.local.instance import Instance, find_instance
 from salver.engine.local.launcher import LaunchedInstance, launch
 from salver.engine.local.process import become_subreaper, end_children, fork, kill_group
@@ -26,33 +28,39 @@ from salver.engine.local.process import become_subreaper, end_children, fork, ki
 _DELETE_WITHIN_S = 60.0
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=SectionedCommand, context_settings={"show_default": True})
 @click.argument("import_path")
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
     "-d",
     "--app-dir",
+    cls=SectionedOption,
+    section="Application",
     default=".",
     type=click.Path(exists=True, file_okay=False),
     help="Folder to import from.",
 )
-@click.option("--host", default="127.0.0.1", help="Address to listen on.")
-@click.option("--port", default=8000, type=click.IntRange(0, 65535), help="Port to listen on; 0 for any.")
-@click.option("--name", default="default", help="Name of the application.")
-@click.option("--route-prefix", default="/", help="Path prefix of its requests.")
-@click.option("--proxies", default=1, type=click.IntRange(1, 64), help="Processes that share the port.")
+@click.option("--name", cls=SectionedOption, section="Application", default="default", help="Its name.")
+@click.option(
+    "--route-prefix", cls=SectionedOption, section="Application", default="/", help="Path prefix of its requests."
+)
+@click.option(
+    "--compat",
+    cls=SectionedOption,
+    section="Application",
+    is_flag=True,
+    help="Let `import ray` mean Salver even if Ray is installed.",
+)
+@ingress_flags
 @click.option("--blocking/--non-blocking", default=True, help="Stay and follow, or return when it runs.")
 @click.option("--instance", metavar="NAME", help="Run it in this running instance instead of a new one.")
-@click.option("--compat", is_flag=True, help="Let `import ray` mean Salver even if Ray is installed.")
 def run(
     import_path: str,
     arguments: tuple[str, ...],
     app_dir: str,
-    host: str,
-    port: int,
     name: str,
     route_prefix: str,
-    proxies: int,
+    ingress: IngressFlags,
     blocking: bool,
     instance: str | None,
     compat: bool,
@@ -65,8 +73,9 @@ def run(
       salver run app:app
       salver run app:build size=small        arguments of a builder function
       salver run app:app --instance 8000 --name second --route-prefix /second
+      salver run app:app --host 0.0.0.0 --ssl-certfile cert.pem --ssl-keyfile key.pem
     """
-    launched = None if instance else launch(host=host, port=port, proxies=proxies, detached=not blocking)
+    launched = None if instance else _launch(ingress, detached=not blocking)
     joined = launched.instance if launched else find_instance(instance)
     request = BuildRequest(import_path, arguments, app_dir, name, route_prefix, compat)
     if launched is not None:
@@ -88,6 +97,16 @@ def run(
             if launched is not None:
                 launched.kill()
             sys.exit(130)
+
+
+def _launch(ingress: IngressFlags, *, detached: bool) -> LaunchedInstance:
+    return launch(
+        host=ingress.host,
+        port=ingress.port,
+        proxies=ingress.proxies,
+        detached=detached,
+        options=ingress.options,
+    )
 
 
 def _build_in_child(request: BuildRequest, instance: Instance, launched: LaunchedInstance | None) -> None:

@@ -1,4 +1,5 @@
-"""``import ray`` means Salver: ``from ray import serve`` and ``ray.serve.*`` give Salver's own modules.
+"""``import ray`` means Salver: ``from ray import serve`` and ``ray.serve.*`` give Salver's own modules, and
+``ray.util.metrics`` gives ``salver.serve.metrics``.
 
 Installed by the command line when Ray is not there, or when the user asks (``--compat``, or ``install()`` in code).
 Of ``ray`` itself there are ``init``, ``shutdown`` and ``is_initialized``; they do nothing, Salver needs none of them.
@@ -15,7 +16,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-_ALIASES = {"ray.serve": "salver.serve"}
+_ALIASES = {"ray.serve": "salver.serve", "ray.util.metrics": "salver.serve.metrics"}
 
 
 class _RayFinder(MetaPathFinder):
@@ -32,6 +33,8 @@ class _RayFinder(MetaPathFinder):
                 self._on_first_import()
                 self._on_first_import = None
             return ModuleSpec("ray", _RootLoader(), is_package=True)
+        if fullname == "ray.util":
+            return ModuleSpec("ray.util", _UtilLoader(), is_package=True)
         for alias, real in _ALIASES.items():
             if fullname == alias or fullname.startswith(f"{alias}."):
                 name = real + fullname.removeprefix(alias)
@@ -50,6 +53,13 @@ class _RootLoader(Loader):
             shutdown=_shutdown,
             is_initialized=_is_initialized,
         )
+
+
+class _UtilLoader(Loader):
+    """Makes the ``ray.util`` package, of which there is only ``metrics``."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__doc__ = "Salver under Ray's name."
 
 
 class _AliasLoader(Loader):

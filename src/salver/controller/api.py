@@ -53,6 +53,7 @@ class ControlServer:
             Route("/api/v1/applications/{name}", self._deploy, methods=["PUT"]),
             Route("/api/v1/applications/{name}", self._delete, methods=["DELETE"]),
             Route("/api/v1/status", self._status, methods=["GET"]),
+            Route("/api/serve/metrics", self._metrics, methods=["GET"]),
         ]
         config = uvicorn.Config(
             Starlette(routes=routes),
@@ -105,6 +106,10 @@ class ControlServer:
             await self._controller.wait_until_settled(name, _wait_s(request))
         proxies = tuple(await self._controller.proxy_pids())
         return _json(StatusAnswer(self._info(), self._pid, proxies, self._controller.views()))
+
+    async def _metrics(self, _request: Request) -> Response:
+        """Every metric of the instance, added up over its processes."""
+        return _json(self._controller.metrics.families())
 
 
 class _Server(uvicorn.Server):

@@ -32,12 +32,14 @@ from salver.control.events import (
 )
 from salver.controller.checkpoint import Checkpoint
 from salver.controller.constructors import Constructors
+from salver.controller.metrics_store import MetricsStore
 from salver.controller.publisher import Publisher
 from salver.controller.replica_client import ReplicaClient, ReplicaGone, ReplicaRefused
 from salver.data.channel import Connect
 from salver.engine.interface import Engine, EngineEvent, Exited, NotStarted, ReplicaProcess, Started
 from salver.errors import ServeException
 from salver.records import ApplicationSpec, ApplicationView
+from salver.telemetry.metrics import registry
 from salver.wire.messages import Drain
 
 logger = logging.getLogger("salver.controller")
@@ -72,7 +74,8 @@ class Controller:
             jitter=random.random,
             wall_clock_offset=time.time() - time.monotonic(),
         )
-        self.publisher = Publisher(key)
+        self.metrics = MetricsStore(registry)
+        self.publisher = Publisher(key, self.metrics)
         self._clients: dict[str, ReplicaClient] = {}
         self._constructors = Constructors(engine, self._client, self.handle)
         self._killed: set[str] = set()
@@ -222,13 +225,13 @@ class Controller:
     def _client(self, replica_id: str, address: str) -> ReplicaClient:
         client = self._clients.get(replica_id)
         if client is None:
-            client = self._clients[replica_id] = ReplicaClient(self._connect, address, self._key)
+            client = self._clients[replica_id] = ReplicaClient(self._connect, address, self._key, self.metrics)
         return client
 
     def _forget(self, replica_id: str) -> None:
         client = self._clients.pop(replica_id, None)
         if client is not None:
-            client.close()
+            client.process_ended()
 
     async def _kill(self, replica_id: str) -> None:
         self._killed.add(replica_id)

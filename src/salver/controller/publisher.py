@@ -1,7 +1,8 @@
-"""Pushes the routing table to everyone who subscribed."""
+"""Pushes the routing table to everyone who subscribed, and takes the metrics that proxies push in return."""
 
 from __future__ import annotations
 
+from salver.controller.metrics_store import MetricsStore
 from salver.data.channel import Channel
 from salver.wire.frames import Frame, Kind
 from salver.wire.snapshot import Snapshot, encode_snapshot
@@ -12,10 +13,15 @@ class Publisher:
 
     Subscribers get the current snapshot when they come, every new one, and one more, marked with their stream number,
     when they say WAIT: by then they have everything that was published before they asked.
+
+    Args:
+        key: the instance's session key.
+        metrics: where pushed metrics go; None to ignore them.
     """
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, metrics: MetricsStore | None = None) -> None:
         self._key = key
+        self._metrics = metrics
         self._channels: set[Channel] = set()
         self._encoded: bytes | None = None
 
@@ -35,9 +41,13 @@ class Publisher:
     def frame_received(self, channel: Channel, frame: Frame) -> None:
         if frame.kind == Kind.WAIT and self._encoded is not None:
             channel.send(Kind.SNAPSHOT, frame.stream, payload=self._encoded)
+        elif frame.kind == Kind.METRICS and self._metrics is not None:
+            self._metrics.received(channel, bytes(frame.meta).decode(), bytes(frame.payload))
 
     def channel_lost(self, channel: Channel) -> None:
         self._channels.discard(channel)
+        if self._metrics is not None:
+            self._metrics.lost(channel)
 
     def close(self) -> None:
         for channel in list(self._channels):

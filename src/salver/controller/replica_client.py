@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+from salver.controller.metrics_store import MetricsStore
 from salver.data.channel import Channel, Connect
 from salver.data.replica import CONTROLLER
 from salver.errors import ServeException
 from salver.wire.frames import Frame, Kind
 from salver.wire.messages import PROTOCOL_VERSION, Control, Hello, decode_error, encode
+
+_LAST_WORDS_S = 1.0
 
 
 class ReplicaRefused(ServeException):
@@ -25,11 +28,13 @@ class ReplicaClient:
     Args:
         connect, address: how the replica is reached.
         key: the instance's session key.
+        metrics: where those that the replica pushes go.
     """
 
-    def __init__(self, connect: Connect, address: str, key: bytes) -> None:
+    def __init__(self, connect: Connect, address: str, key: bytes, metrics: MetricsStore) -> None:
         self._connect = connect
         self._address = address
+        self._metrics = metrics
         self._hello = Hello(PROTOCOL_VERSION, key, CONTROLLER)
         self._channel: Channel | None = None
         self._dialling = asyncio.Lock()
@@ -63,6 +68,11 @@ class ReplicaClient:
                     raise ReplicaGone(f"the replica cannot be reached: {error.strerror or error}") from error
             return self._channel
 
+    def process_ended(self) -> None:
+        """Take what it said last, which may be here before or after the news of its end; then close."""
+        if self._channel is not None:
+            asyncio.get_running_loop().call_later(_LAST_WORDS_S, self.close)
+
     def close(self) -> None:
         if self._channel is not None:
             self._channel.close()
@@ -70,6 +80,9 @@ class ReplicaClient:
     # --- Receiver ---------------------------------------------------------------------------------------
 
     def frame_received(self, channel: Channel, frame: Frame) -> None:
+        if frame.kind == Kind.METRICS:
+            self._metrics.received(channel, bytes(frame.meta).decode(), bytes(frame.payload))
+            return
         answer = self._answers.get(frame.stream)
         if answer is None or answer.done():
             return
@@ -81,6 +94,7 @@ class ReplicaClient:
 
     def channel_lost(self, channel: Channel) -> None:
         self._channel = None
+        self._metrics.lost(channel)
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(ReplicaGone("the connection to the replica broke"))

@@ -19,6 +19,7 @@ from salver.wire.frames import END, Buffer, Frame, Kind
 from salver.wire.messages import (
     BODY_WINDOW_BYTES,
     STREAM_WINDOW_BYTES,
+    ErrorMeta,
     RequestMeta,
     ResponseMeta,
     decode_credit,
@@ -31,8 +32,6 @@ Scope = dict[str, Any]
 
 _WHOLE_AT_MOST = 1024 * 1024
 """Larger bodies are cut into DATA frames even when they are known at once: the proxy must not hold them whole."""
-
-_SERVER_ERROR = encode(ResponseMeta(500, b"content-type: text/plain; charset=utf-8\r\n"))
 
 
 class InvalidASGI(ServeException):
@@ -209,14 +208,15 @@ class HTTPExchange:
         """Answer with a whole response. Raises InvalidASGI for a status that is none."""
         self._end(Kind.RESPONSE, encode(ResponseMeta(final_status(status), header_block, declared)), body)
 
-    def fail(self) -> None:
-        """User code broke: 500 when nothing was sent yet, else the client must see a cut stream."""
-        if self.finished:
-            return
-        if self.started:
-            self._end(Kind.ERROR, b"", b"")
-        else:
-            self._end(Kind.RESPONSE, _SERVER_ERROR, b"Internal Server Error")
+    def check_finished(self) -> None:
+        """The application has returned. Raises InvalidASGI when its answer is not complete."""
+        if not self.finished:
+            raise InvalidASGI("the application returned before it had answered")
+
+    def fail(self, meta: ErrorMeta) -> None:
+        """It will not be answered, or not to the end; the ingress tells the client in its own words."""
+        if not self.finished:
+            self._end(Kind.ERROR, encode(meta), b"")
 
     def _end(self, kind: int, meta: bytes, payload: Buffer, flags: int = 0) -> None:
         self.finished = True

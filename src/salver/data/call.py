@@ -1,112 +1,231 @@
-"""One handle call, from the caller's side: an ``Exchange`` whose answer is a future."""
+"""One handle call, from the caller's side: an ``Exchange`` whose answer anybody in this process may wait for.
+
+A call lives on the loop of its call site: it is started, answered and cancelled there. Whoever waits, in a task of that
+loop, of another one, or in a thread, leaves a *waiter*, a future without a value; when something has come, every waiter
+is released and looks for itself. One answer can thus be awaited many times, and one cancelled task takes the answer
+away from nobody else: the call is cancelled when the last task that awaited it was.
+
+A call ends once: answered, failed, cancelled, or out of time. Only a call that has a deadline has a timer.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import time
 from typing import Any
 
+import msgspec
+
+from salver.data.call_errors import rebuild_error
 from salver.data.current import CallSite
 from salver.data.replica_link import ReplicaLink
-from salver.data.user_code import MethodMissing, UnexpectedGenerator
-from salver.errors import RemoteException, ReplicaUnavailableError, SerializationError
+from salver.data.request_scope import request_scope
+from salver.errors import ReplicaUnavailableError, RequestCancelledError, RequestTimeoutError, SerializationError
 from salver.wire.frames import Buffer, Frame, Kind
-from salver.wire.messages import CallMeta, ErrorKind, ErrorMeta, decode_error, encode
-from salver.wire.payload import load_exception, load_value
+from salver.wire.messages import CallMeta, decode_error, encode
+from salver.wire.payload import load_value
+
+Waiter = asyncio.Future[None] | concurrent.futures.Future[None]
+
+_SHORTEST_S = 0.001  # what a call is given that leaves in the very moment of its deadline: 0 would mean no deadline
 
 
-class RemoteTraceback(Exception):
-    """The cause of an exception that came from a replica: shows where it was raised there."""
+class OutgoingCall:
+    """A call on its way; its subclasses say what an answer is.
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.text}\n"""'
-
-
-class Call:
-    """A call on its way, and its answer.
-
-    Make it anywhere; ``start`` it on the call site's loop. Cancelling ``future`` cancels the call in the replica.
+    Make it in the context of the request that calls, in any thread. What is said to be for the loop is for the call
+    site's.
 
     Args:
         site: how this process reaches deployments.
         key: ``app#deployment``.
         meta: what is called.
+        deadline: until when, on the clock of ``time.monotonic``; None for as long as it takes.
     """
 
     __slots__ = (
+        "_deadline",
+        "_error",
         "_key",
         "_link",
         "_meta",
         "_payload",
-        "_site",
+        "_scope",
         "_stream",
+        "_timeout_s",
+        "_timer",
+        "_waiters",
         "abandoned",
         "attempts",
-        "future",
+        "cancel_requested",
+        "done",
         "model_id",
         "session_id",
+        "site",
     )
 
-    def __init__(self, site: CallSite, key: str, meta: CallMeta) -> None:
-        self._site = site
+    def __init__(self, site: CallSite, key: str, meta: CallMeta, deadline: float | None = None) -> None:
+        self.site = site
         self._key = key
         self._meta = meta
         self._payload: Buffer = b""
         self._link: ReplicaLink | None = None
         self._stream = 0
+        self._error: BaseException | None = None
+        self._waiters: list[Waiter] = []
+        self._deadline = deadline
+        self._timeout_s = 0.0 if deadline is None else deadline - time.monotonic()
+        self._timer: asyncio.TimerHandle | None = None
         self.abandoned = False
         self.attempts = 0
         self.model_id = meta.model_id
         self.session_id = meta.session_id
-        self.future: asyncio.Future[Any] = site.loop.create_future()
-        self.future.add_done_callback(self._answered)
+        self.done = False
+        """Ended; what it ended with is there."""
+        self.cancel_requested = False
+        self._scope = request_scope.get()
+        if self._scope is not None:
+            self._scope.add(self)
+
+    @property
+    def request_id(self) -> str:
+        return self._meta.request_id
+
+    # --- its life, on the loop --------------------------------------------------------------------------
 
     def start(self, payload: Buffer) -> None:
-        """Send it on its way."""
-        self._payload = payload
-        self._site.caller.submit(self._key, self)
+        """Send it on its way, unless it has ended already."""
+        self.watch_deadline()
+        if not self.done:
+            self._payload = payload
+            self.site.caller.submit(self._key, self)
 
-    def _answered(self, future: asyncio.Future[Any]) -> None:
-        self._payload = b""
-        if future.cancelled():
-            self.abandoned = True
-            if self._link is not None:
-                self._link.cancel(self._stream)
+    def watch_deadline(self) -> None:
+        """Begin to count: ``start`` does it, or, earlier, whoever waits for the arguments."""
+        if self._deadline is None or self._timer is not None or self.done:
+            return
+        left = self._deadline - time.monotonic()
+        if left > 0:
+            self._timer = self.site.loop.call_later(left, self._expired)
         else:
-            future.exception()  # seen: nobody need await a call for its own sake, and the replica has logged it
-        self._link = None
+            self._expired()
+
+    def _expired(self) -> None:
+        self._give_up(RequestTimeoutError(self.request_id, max(0.0, round(self._timeout_s, 3))))
+
+    def cancel(self) -> None:
+        """Nobody wants the answer: it leaves the queue, or is cancelled in the replica."""
+        self.cancel_requested = True
+        self._give_up(RequestCancelledError(self.request_id))
+
+    def _give_up(self, error: BaseException) -> None:
+        if self.done:
+            return
+        link = self._link
+        self.abandoned = True
+        self._end(error)
+        if link is not None:
+            link.cancel(self._stream)
 
     def fail(self, error: BaseException) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
+        """End it with ``error``, unless it has ended already."""
+        if not self.done:
+            self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        self._error = error
+        self.done = True
+        self._payload = b""
+        self._link = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._scope is not None:
+            self._scope.discard(self)
+            self._scope = None
+        self._release_waiters()
+
+    def raise_error(self) -> None:
+        """Raise what it ended with, if that was an error."""
+        if self._error is not None:
+            raise self._error.with_traceback(None)  # not those of all who have waited before
+
+    # --- waiting ----------------------------------------------------------------------------------------
+
+    async def arrival(self) -> None:
+        """Wait, in a task of any loop, until something may have come.
+
+        When that task is cancelled, and was the last that waited, so is the call.
+        """
+        if self.site.is_here:
+            waiter: Waiter = self.site.loop.create_future()
+            self._add_waiter(waiter)
+            waiting = waiter
+        else:
+            waiter = self._waiter_elsewhere()
+            waiting = asyncio.wrap_future(waiter)
+        try:
+            await waiting
+        except BaseException:
+            self.site.run(self._stop_waiting, waiter, True)
+            raise
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Wait, in a thread without a running loop, until something may have come. Raises TimeoutError."""
+        waiter = self._waiter_elsewhere()
+        try:
+            waiter.result(timeout_s)
+        except BaseException:  # also Ctrl-C
+            self.site.run(self._stop_waiting, waiter, False)
+            raise
+
+    def _waiter_elsewhere(self) -> concurrent.futures.Future[None]:
+        waiter: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self.site.loop.call_soon_threadsafe(self._add_waiter, waiter)
+        return waiter
+
+    def _add_waiter(self, waiter: Waiter) -> None:
+        self._waiters.append(waiter)
+        if self._has_news():
+            self._release_waiters()
+
+    def _has_news(self) -> bool:
+        return self.done
+
+    def _release_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if isinstance(waiter, asyncio.Future):
+                if not waiter.done():
+                    waiter.set_result(None)
+            elif waiter.set_running_or_notify_cancel():
+                waiter.set_result(None)
+
+    def _stop_waiting(self, waiter: Waiter, cancel_if_last: bool) -> None:
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+            if cancel_if_last and not self._waiters:
+                self.cancel()
 
     # --- Exchange ---------------------------------------------------------------------------------------
 
     @property
     def retryable(self) -> bool:
-        return not self.future.done()
+        return not self.done
 
     def dispatch(self, link: ReplicaLink, stream: int) -> None:
         self._link = link
         self._stream = stream
+        meta = self._meta
+        if self._deadline is not None:
+            left = max(self._deadline - time.monotonic(), _SHORTEST_S)
+            meta = msgspec.structs.replace(meta, remaining_s=left)
         assert link.channel is not None
-        link.channel.send(Kind.CALL, stream, encode(self._meta), self._payload)
+        link.channel.send(Kind.CALL, stream, encode(meta), self._payload)
 
     def frame_received(self, frame: Frame) -> None:
-        if self.future.done():
-            return
-        if frame.kind == Kind.RESPONSE:
-            try:
-                value = load_value(frame.payload)
-            except SerializationError as error:
-                self.future.set_exception(error)
-            else:
-                self.future.set_result(value)
-        elif frame.kind == Kind.ERROR:
-            self.future.set_exception(rebuild_error(decode_error(frame.meta), frame.payload))
+        raise NotImplementedError
 
     def replica_lost(self, replica_id: str) -> None:
         self.fail(ReplicaUnavailableError(replica_id))
@@ -115,24 +234,29 @@ class Call:
         self.fail(error)
 
 
-def rebuild_error(meta: ErrorMeta, payload: Buffer) -> BaseException:
-    """The exception of an ERROR frame: the user's own class where it survived the journey."""
-    if meta.kind == ErrorKind.NO_METHOD:
-        return MethodMissing(meta.message)
-    if meta.kind == ErrorKind.GENERATOR:
-        return UnexpectedGenerator(meta.message)
-    is_ours = meta.kind == ErrorKind.SERIALIZATION
-    error = SerializationError(meta.message) if is_ours else load_exception(payload)
-    if not isinstance(error, Exception) or isinstance(error, StopIteration):  # SystemExit must not end the caller
-        error = RemoteException(f"{meta.type_name}: {meta.message}")
-    error.__cause__ = RemoteTraceback(meta.traceback)
-    return error
+class Call(OutgoingCall):
+    """A call with one answer."""
 
+    __slots__ = ("_value",)
 
-_owned: set[asyncio.Task[None]] = set()
+    def __init__(self, site: CallSite, key: str, meta: CallMeta, deadline: float | None = None) -> None:
+        super().__init__(site, key, meta, deadline)
+        self._value: Any = None
 
+    def outcome(self) -> Any:
+        """The answer of a call that is ``done``: its value, or what it raised."""
+        self.raise_error()
+        return self._value
 
-def own(task: asyncio.Task[None]) -> None:
-    """Keep a task alive until it ends; its coroutine handles its own errors."""
-    _owned.add(task)
-    task.add_done_callback(_owned.discard)
+    def frame_received(self, frame: Frame) -> None:
+        if self.done:
+            return
+        if frame.kind == Kind.RESPONSE:
+            try:
+                self._value = load_value(frame.payload)
+            except SerializationError as error:
+                self._end(error)
+            else:
+                self._end(None)
+        elif frame.kind == Kind.ERROR:
+            self._end(rebuild_error(decode_error(frame.meta), frame.payload, self.request_id))

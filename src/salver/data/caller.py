@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from salver.data.channel import Channel, Connect
 from salver.data.load_board import LoadBoard
+from salver.data.metrics_push import MetricsPush
 from salver.data.replica_link import Exchange
 from salver.data.router import Router
 from salver.errors import DeploymentUnavailableError, StartupError
@@ -28,7 +29,6 @@ class Caller:
         controller_address: where snapshots come from.
         hello: how this process introduces itself, to the controller and to replicas.
         board: the load board, None without one.
-        on_snapshot: told of every new snapshot, after the routers.
 
     All methods are for the loop on which ``start`` ran.
     """
@@ -40,13 +40,13 @@ class Caller:
         controller_address: str,
         hello: Hello,
         board: LoadBoard | None,
-        on_snapshot: Callable[[Snapshot], None] | None = None,
     ) -> None:
         self._connect = connect
         self._controller_address = controller_address
         self._hello = hello
         self._board = board
-        self._on_snapshot = on_snapshot
+        self._on_snapshot: Callable[[Snapshot], None] | None = None
+        self._metrics: MetricsPush | None = None
         self._channel: Channel | None = None
         self._subscription: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
@@ -59,6 +59,16 @@ class Caller:
         self._routes: dict[str, DeploymentRoute] = {}
         self._routers: dict[str, Router] = {}
         self.snapshot: Snapshot | None = None
+
+    def on_snapshot(self, tell: Callable[[Snapshot], None]) -> None:
+        """Have ``tell`` called with the snapshot that is there, and with every new one after the routers."""
+        self._on_snapshot = tell
+        if self.snapshot is not None:
+            tell(self.snapshot)
+
+    def push_metrics(self, metrics: MetricsPush) -> None:
+        """Have the controller told of this process's metrics, over the subscription. Call it before ``start``."""
+        self._metrics = metrics
 
     def start(self) -> None:
         """Begin to subscribe; requests made before the first snapshot wait for it."""
@@ -94,6 +104,16 @@ class Caller:
             router.update(self._routes[key])
         return router
 
+    def prepare(self, key: str) -> None:
+        """Subscribe and connect to the replicas of a deployment, before there is a request."""
+        if self.router(key) is None and key not in self._looked_up:
+            self._begin_look_up(key)
+
+    def has_replicas(self, key: str) -> bool:
+        """Whether a replica of the deployment is connected. May be asked from any thread."""
+        router = self._routers.get(key)
+        return router is not None and router.has_replicas
+
     def submit(self, key: str, exchange: Exchange) -> None:
         """Route a request now; a deployment that is not known here is looked up first.
 
@@ -107,7 +127,10 @@ class Caller:
         if router is not None:
             router.submit(exchange)
             return
-        self._looked_up[key] = [exchange]
+        self._begin_look_up(key, exchange)
+
+    def _begin_look_up(self, key: str, *exchanges: Exchange) -> None:
+        self._looked_up[key] = list(exchanges)
         task = asyncio.get_running_loop().create_task(self._look_up(key))
         self._look_ups.add(task)
         task.add_done_callback(self._look_ups.discard)
@@ -165,6 +188,8 @@ class Caller:
                 self._channel = await self._connect(
                     self._controller_address, lambda: Channel(self, hello=self._hello)
                 )
+                if self._metrics is not None:
+                    self._metrics.add(self._channel)
                 await self._lost.wait()
             except (OSError, StartupError):
                 pass

@@ -99,6 +99,11 @@ class Channel(asyncio.Protocol):
         if not self.closed:
             cast(asyncio.Transport, self._transport).write(data)
 
+    @property
+    def backlog_bytes(self) -> int:
+        """How much the other side has not taken from the kernel, nor the kernel from us."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     def close(self) -> None:
         """Send what is queued, then close; ``channel_lost`` follows."""
         self._flush()

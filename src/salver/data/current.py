@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TypeVarTuple, Unpack
 
 from salver.data.caller import Caller
 from salver.data.channel import Connect
 from salver.data.load_board import LoadBoard
 from salver.errors import ServeException
 from salver.wire.messages import Hello
+
+Args = TypeVarTuple("Args")
 
 
 class CallSite:
@@ -28,6 +31,13 @@ class CallSite:
     def is_here(self) -> bool:
         """Whether the running loop of this thread is the caller's."""
         return asyncio._get_running_loop() is self.loop  # pyright: ignore[reportPrivateUsage]
+
+    def run(self, function: Callable[[Unpack[Args]], object], *args: Unpack[Args]) -> None:
+        """Call ``function`` on the caller's loop: now when that is here, else soon."""
+        if self.is_here:
+            function(*args)
+        else:
+            self.loop.call_soon_threadsafe(function, *args)
 
 
 _current: CallSite | None = None

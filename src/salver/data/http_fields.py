@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from msgspec import Struct
@@ -14,10 +15,27 @@ _CONNECTION_FLAGS = {b"close": _CLOSE, b"keep-alive": _KEEP_ALIVE, b"upgrade": _
 _MAX_LENGTH_DIGITS = 19
 
 
+class RequestAsks(Struct, gc=False):
+    """What a client may ask of Salver itself, in header fields that Ray Serve's users know.
+
+    Attributes:
+        timeout_s: ``x-request-timeout-seconds``; None when not given, 0 for no timeout at all.
+        disconnect_disabled: ``x-request-disconnect-disabled: ?1``: the request goes on when the client leaves.
+        model_id: ``serve_multiplexed_model_id``, also spelled with hyphens (some servers drop underscores).
+        session_id: ``x-session-id``.
+    """
+
+    timeout_s: float | None = None
+    disconnect_disabled: bool = False
+    model_id: str = ""
+    session_id: str = ""
+
+
 class FieldFacts(Struct, gc=False):
     """What the fields of one request said; the attributes are those of ``RequestHead``.
 
-    ``connection`` collects the flags of all Connection fields; ``host`` is None when there is no Host.
+    ``connection`` collects the flags of all Connection fields; ``host`` is None when there is no Host. ``asks`` is
+    made with the first field that asks something of us: most requests have none.
     """
 
     host: bytes | None = None
@@ -28,6 +46,7 @@ class FieldFacts(Struct, gc=False):
     upgrade: bytes = b""
     request_id: bytes = b""
     keep_alive: bool = True
+    asks: RequestAsks | None = None
 
 
 def read_fields(headers: list[tuple[bytes, bytes]], http_1_0: bool, body_limit: int) -> FieldFacts:
@@ -113,6 +132,34 @@ def _request_id(facts: FieldFacts, value: bytes) -> None:
     facts.request_id = facts.request_id or value
 
 
+def _asks(facts: FieldFacts) -> RequestAsks:
+    if facts.asks is None:
+        facts.asks = RequestAsks()
+    return facts.asks
+
+
+def _timeout(facts: FieldFacts, value: bytes) -> None:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if math.isnan(seconds):
+        raise BadRequest(400, "x-request-timeout-seconds is not a number")
+    _asks(facts).timeout_s = max(seconds, 0.0) if math.isfinite(seconds) else 0.0
+
+
+def _disconnect_disabled(facts: FieldFacts, value: bytes) -> None:
+    _asks(facts).disconnect_disabled = value == b"?1"
+
+
+def _model_id(facts: FieldFacts, value: bytes) -> None:
+    _asks(facts).model_id = value.decode("latin-1")
+
+
+def _session_id(facts: FieldFacts, value: bytes) -> None:
+    _asks(facts).session_id = value.decode("latin-1")
+
+
 _RULES: dict[bytes, Callable[[FieldFacts, bytes], None]] = {
     b"host": _host,
     b"connection": _connection,
@@ -121,4 +168,9 @@ _RULES: dict[bytes, Callable[[FieldFacts, bytes], None]] = {
     b"expect": _expect,
     b"upgrade": _upgrade,
     b"x-request-id": _request_id,
+    b"x-request-timeout-seconds": _timeout,
+    b"x-request-disconnect-disabled": _disconnect_disabled,
+    b"serve_multiplexed_model_id": _model_id,
+    b"serve-multiplexed-model-id": _model_id,
+    b"x-session-id": _session_id,
 }

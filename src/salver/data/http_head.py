@@ -19,7 +19,7 @@ import re
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
 from msgspec import Struct
 
-from salver.data.http_fields import FieldFacts, read_fields
+from salver.data.http_fields import FieldFacts, RequestAsks, read_fields
 from salver.data.http_limits import BadRequest, HTTPLimits
 from salver.data.http_target import origin_form
 
@@ -48,6 +48,7 @@ class RequestHead(Struct, frozen=True, gc=False):
         upgrade: the Upgrade header in lower case when the client asks to leave HTTP/1.1, else empty.
         request_id: the first ``x-request-id``, else empty. The client chose it: any header value is possible.
         host: the Host header, or the authority of an absolute-form target; empty when HTTP/1.0 has neither.
+        asks: what the client asks of Salver itself, None for nothing.
     """
 
     method: str
@@ -63,6 +64,7 @@ class RequestHead(Struct, frozen=True, gc=False):
     upgrade: bytes
     request_id: bytes
     host: bytes
+    asks: RequestAsks | None = None
 
 
 class HeadParser:
@@ -168,6 +170,7 @@ class HeadParser:
             facts.upgrade,
             facts.request_id,
             host or b"",
+            facts.asks,
         )
 
 

@@ -28,7 +28,7 @@ class HTTPLimits(Struct, frozen=True):
     body: int = 64 * 1024 * 1024
     header_timeout_s: float = 10.0
     body_idle_timeout_s: float = 30.0
-    keep_alive_timeout_s: float = 75.0
+    keep_alive_timeout_s: float = 90.0
     keep_alive_requests: int = 10_000
 
 

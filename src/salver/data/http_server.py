@@ -15,13 +15,15 @@ from typing import Protocol, cast
 
 from salver.data.http1 import BadRequest, HTTPLimits, RequestHead, RequestParser
 from salver.data.http_response import BODYLESS, response_head, status_line, stream_framing
-from salver.data.request_exchange import RequestExchange
+from salver.data.problem import BAD_REQUEST, Problem
+from salver.data.request_exchange import CLIENT_LEFT, RequestExchange
 
 _NEVER = float("inf")
 _WRITE_BUFFER_BYTES = 64 * 1024
 _LINGER_S = 2.0
 _RENEWED_BY_BYTES = 4096
 _PIPELINED_AT_MOST = 128
+_TCP_ESTABLISHED = 1
 
 
 class Handler(Protocol):
@@ -29,6 +31,7 @@ class Handler(Protocol):
 
     date_line: bytes
     draining: bool
+    scheme: str
 
     def request_ready(self, exchange: RequestExchange) -> None:
         """Route this request: it is complete, or large enough to be passed on while it still comes in."""
@@ -37,6 +40,10 @@ class Handler(Protocol):
     def connection_opened(self, connection: HTTPConnection) -> None: ...
 
     def connection_closed(self, connection: HTTPConnection) -> None: ...
+
+    def reading_paused(self, connection: HTTPConnection) -> None:
+        """Nobody reads from it while its request is worked on: look whether the client is still there."""
+        ...
 
 
 class HTTPConnection(asyncio.Protocol):
@@ -60,6 +67,7 @@ class HTTPConnection(asyncio.Protocol):
         "_unread",
         "client",
         "deadline",
+        "scheme",
         "server",
     )
 
@@ -83,6 +91,7 @@ class HTTPConnection(asyncio.Protocol):
         self._body_since_renewal = 0
         self._served = 0
         self.deadline = _NEVER
+        self.scheme = handler.scheme
         self.client: tuple[str, int] | None = None
         self.server: tuple[str, int] | None = None
 
@@ -169,12 +178,12 @@ class HTTPConnection(asyncio.Protocol):
         self._receiving = None
         if not self._paused_writing:
             self.deadline = _NEVER
-        exchange.body_complete = True
+        exchange.body.complete = True
         if exchange is self._current:
             self._begin_or_continue(exchange)
 
     def _begin_if_large(self, exchange: RequestExchange) -> None:
-        if exchange.streams_body:
+        if exchange.body.streams:
             exchange.begun = True
             if exchange.head.expect_continue:
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -198,6 +207,7 @@ class HTTPConnection(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         self._transport.pause_reading()
+        self._handler.reading_paused(self)
         if self._receiving is not None:
             self._renew_body_deadline()
 
@@ -235,30 +245,33 @@ class HTTPConnection(asyncio.Protocol):
 
     def stream_ended(self, exchange: RequestExchange) -> None:
         self._flush()
-        self._answered(exchange, close=exchange.closes or not exchange.body_complete)
+        self._answered(exchange, close=exchange.closes or not exchange.body.complete)
 
     def abort(self) -> None:
         """Cut the connection: the client must not take what it has for the whole."""
         self._flush()
-        if self._current is not None and self._current.ends_with_connection:
+        if self._current is None:  # nothing is being said: no goodbye, either
+            self._transport.abort()
+        elif self._current.ends_with_connection:
             # Its end would look like the end of the body; only a reset says that something is missing.
             connected: socket.socket = self._transport.get_extra_info("socket")
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._transport.abort()
         self._current = None
+        self._expect_to_be_read()
         self._transport.close()
 
     def _head(self, exchange: RequestExchange, status: int, block: bytes, framing: bytes, *, close: bool) -> bytes:
         version = exchange.head.http_version
         return response_head(
-            status, block, framing, self._handler.date_line, exchange.request_id_line, version, close=close
+            status, block, framing, self._handler.date_line, exchange.extra_lines, version, close=close
         )
 
     def _closes_after(self, exchange: RequestExchange) -> bool:
         self._served += 1
         return (
             not exchange.head.keep_alive
-            or not exchange.body_complete
+            or not exchange.body.complete
             or self._handler.draining
             or self._served >= self._limits.keep_alive_requests
         )
@@ -270,7 +283,7 @@ class HTTPConnection(asyncio.Protocol):
         if close:
             self._receiving = None
             self._expect_to_be_read()
-            if exchange.body_complete:
+            if exchange.body.complete:
                 self._transport.close()
             else:
                 self._linger()
@@ -290,7 +303,8 @@ class HTTPConnection(asyncio.Protocol):
         """
         self._lingering = True
         self.deadline = self._loop.time() + _LINGER_S
-        self._transport.write_eof()
+        if self._transport.can_write_eof():  # TLS cannot end one side: there the answer has a length or 2 s to arrive
+            self._transport.write_eof()
         self._transport.resume_reading()
 
     def _next_of_pipeline(self) -> None:
@@ -298,7 +312,7 @@ class HTTPConnection(asyncio.Protocol):
             return
         exchange = self._current = self._pipeline.popleft()
         self.resume_reading()
-        if exchange.body_complete:
+        if exchange.body.complete:
             self._begin_or_continue(exchange)
         else:
             self._begin_if_large(exchange)
@@ -326,21 +340,36 @@ class HTTPConnection(asyncio.Protocol):
         """Malformed or over a limit: say so if nothing else is being said, and close."""
         current = self._current
         if current is None or (current is self._receiving and not current.response_started):
-            self._plain_answer(error.status, error.message)
+            self._tell_off(Problem(error.status, BAD_REQUEST, error.message))
             self._linger()
         else:
             self.abort()
         self._current = None
         self._receiving = None
         if current is not None:
-            current.client_gone()
+            current.client_gone(error.status)
 
-    def _plain_answer(self, status: int, text: str) -> None:
-        body = text.encode() + b"\n"
+    def _tell_off(self, problem: Problem) -> None:
+        """Answer a request that will not be read to its end."""
+        block, body = problem.render(self._receiving.head if self._receiving is not None else None)
         self._transport.write(
-            b"%scontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n%s"
-            % (status_line(status), len(body), self._handler.date_line, body)
+            b"%s%scontent-length: %d\r\n%sconnection: close\r\n\r\n%s\n"
+            % (status_line(problem.status), block, len(body) + 1, self._handler.date_line, body)
         )
+
+    def look_for_client(self) -> bool:
+        """End the request of a client that hung up, which nobody else notices while reading is paused.
+
+        Returns:
+            Whether to look again later.
+        """
+        if self._transport.is_reading() or self._transport.is_closing():
+            return False
+        connected: socket.socket = self._transport.get_extra_info("socket")
+        if connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_ESTABLISHED:
+            return True
+        self._transport.abort()
+        return False
 
     def timed_out(self) -> None:
         """The deadline passed. A client that was sending gets 408; an idle one is just closed; one that reads,
@@ -355,15 +384,16 @@ class HTTPConnection(asyncio.Protocol):
         sending = sending and not self._lingering
         unanswered = current is None or (current is self._receiving and not current.response_started)
         if sending and unanswered and not stalled:
-            self._plain_answer(408, "The request did not arrive in time.")
+            self._tell_off(Problem(408, BAD_REQUEST, "The request did not arrive in time."))
         self._current = None
         self._receiving = None
         (self._transport.abort if stalled else self._transport.close)()
         if current is not None:
-            current.client_gone()
+            current.client_gone(408 if sending and unanswered else CLIENT_LEFT)
 
     def close_if_idle(self) -> None:
         if self.idle or self._lingering:
+            self.deadline = self._loop.time() + _LINGER_S  # TLS waits for a goodbye that an idle client may never say
             self._transport.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import traceback
 from typing import Any
 
@@ -11,58 +12,67 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from salver.data.asgi import HTTPExchange, build_scope
+from salver.data.call_stream import CallStream
 from salver.data.channel import Channel
 from salver.data.context import ReplicaIdentity, RequestContext, replica_identity, request_context
 from salver.data.http_response import encode_header_block
+from salver.data.request_scope import RequestScope, request_scope
 from salver.data.results import encode_result
 from salver.data.user_code import MethodMissing, UnexpectedGenerator, UserCode
-from salver.errors import BackPressureError, DeploymentUnavailableError, SerializationError
+from salver.errors import BackPressureError, DeploymentUnavailableError, RequestTimeoutError, SerializationError
 from salver.wire.frames import Frame, Kind
-from salver.wire.messages import ErrorKind, ErrorMeta, RequestMeta, decode_call, decode_request, encode
+from salver.wire.messages import CallMeta, ErrorKind, ErrorMeta, RequestMeta, decode_call, decode_request, encode
 from salver.wire.payload import dump_exception, dump_value, load_value
 
 logger = logging.getLogger("salver.replica")
 
-_PLAIN_TEXT = b"content-type: text/plain; charset=utf-8\r\n"
-_UNAVAILABLE = b"A part of this application is unavailable."
 
-
-class Invocation:
+class Invocation(RequestScope):
     """A request that runs: where its answer goes, and how to stop it.
 
     Attributes:
-        exchange: its HTTP side, None for a handle call.
+        exchange: its HTTP side, or the items of a call that streams; None for any other call.
         abandoned: its caller no longer waits.
+        exception_type: of what it failed with, for the metrics; empty when it did not.
     """
 
-    __slots__ = ("abandoned", "channel", "exchange", "stream", "task")
+    __slots__ = ("abandoned", "channel", "exception_type", "exchange", "stream", "task")
 
     def __init__(self, channel: Channel, stream: int, exchange: HTTPExchange | None) -> None:
+        super().__init__()
         self.channel = channel
         self.stream = stream
-        self.exchange = exchange
+        self.exchange: HTTPExchange | CallStream | None = exchange
         self.task: asyncio.Task[None] | None = None
         self.abandoned = False
+        self.exception_type = ""
 
     def abandon(self) -> None:
-        """Nobody waits for the answer any more: user code is cancelled."""
+        """Nobody waits for the answer any more: user code is cancelled, and so is what it has called."""
         self.abandoned = True
         if self.exchange is not None:
             self.exchange.disconnect()
         if self.task is not None:
             self.task.cancel()
+        self.cancel_calls()
 
 
 async def invoke_call(invocation: Invocation, user: UserCode, identity: ReplicaIdentity, frame: Frame) -> None:
     """Run a handle call and send its RESPONSE or ERROR; raises nothing."""
     try:
         meta = decode_call(frame.meta)
-        _enter_request(identity, meta.route, meta.request_id, is_http=False)
+        _enter_request(identity, meta, meta.route, is_http=False)
+        request_scope.set(invocation)
         args, kwargs = load_value(frame.payload)
+        if meta.stream:
+            invocation.exchange = stream = CallStream(invocation.channel, invocation.stream)
+            await stream.send_all(await user.generate(meta.method, args, kwargs), user, meta.method)
+            return
         result = await user.call(meta.method, args, kwargs)
         payload = dump_value(result, f"the result of {user.name}.{meta.method}")
     except BaseException as error:  # noqa: BLE001 - SystemExit and friends end the request, not the replica
-        if not (isinstance(error, asyncio.CancelledError) and invocation.abandoned):
+        if not _was_cancelled(error):
+            invocation.exception_type = type(error).__name__
             _send_error(invocation, error)
     else:
         invocation.channel.send(Kind.RESPONSE, invocation.stream, b"", payload)
@@ -76,22 +86,32 @@ async def invoke_http(
     try:
         meta = decode_request(frame.meta)
         what = f"{meta.method} {meta.root_path or '/'}"
-        _enter_request(identity, meta.root_path or "/", meta.request_id, is_http=True)
+        _enter_request(identity, meta, meta.root_path or "/", is_http=True)
+        request_scope.set(invocation)
         await _handle_http(user, meta, exchange)
-    except (BackPressureError, DeploymentUnavailableError) as error:
-        _answer_unavailable(exchange, what, error)
+        exchange.check_finished()
     except BaseException as error:  # noqa: BLE001 - as above
-        if not invocation.abandoned:
-            _log_failure(what, user_traceback(error))
-        exchange.fail()
+        if invocation.abandoned:
+            return
+        invocation.exception_type = type(error).__name__
+        failure = _http_failure(error)
+        if failure.kind != ErrorKind.BACKPRESSURE:
+            _log_failure(what, failure.traceback or failure.message)
+        exchange.fail(failure)
 
 
-def _enter_request(identity: ReplicaIdentity, route: str, request_id: str, *, is_http: bool) -> None:
+def _enter_request(identity: ReplicaIdentity, meta: CallMeta | RequestMeta, route: str, *, is_http: bool) -> None:
     replica_identity.set(identity)
-    request_context.set(RequestContext(route, request_id, identity.app_name, is_http))
+    deadline = time.monotonic() + meta.remaining_s if meta.remaining_s else None
+    request_context.set(
+        RequestContext(route, meta.request_id, identity.app_name, is_http, deadline, meta.model_id, meta.session_id)
+    )
 
 
 async def _handle_http(user: UserCode, meta: RequestMeta, exchange: HTTPExchange) -> None:
+    if user.asgi_app is not None:
+        await user.asgi_app(build_scope(meta), exchange.receive, exchange.send)
+        return
     if user.http_handler is None:
         raise MethodMissing("the ingress has no __call__ method: HTTP requests have nothing to call")
     scope = build_scope(meta)
@@ -111,21 +131,25 @@ async def _handle_http(user: UserCode, meta: RequestMeta, exchange: HTTPExchange
         exchange.respond(result.status_code, block, result.body, -1 if declared is None else declared)
     else:
         await result(scope, exchange.receive, exchange.send)
-        if not exchange.finished:
-            exchange.fail()
 
 
-def _answer_unavailable(
-    exchange: HTTPExchange, what: str, error: BackPressureError | DeploymentUnavailableError
-) -> None:
-    """503 (or 429), without the names of deployments: those are for the log."""
-    if exchange.started:
-        exchange.fail()
-    elif isinstance(error, BackPressureError):
-        exchange.respond(error.status_code, _PLAIN_TEXT, str(error).encode())
-    else:
-        _log_failure(what, str(error))
-        exchange.respond(503, _PLAIN_TEXT, _UNAVAILABLE)
+def _http_failure(error: BaseException) -> ErrorMeta:
+    """What the ingress must know to tell the client; tracebacks are for the log, and for clients in debug mode."""
+    name, text = type(error).__qualname__, text_of(error)
+    if isinstance(error, BackPressureError):
+        after = error.retry_after_s
+        return ErrorMeta(ErrorKind.BACKPRESSURE, name, text, status=error.status_code, retry_after_s=after)
+    if isinstance(error, DeploymentUnavailableError):
+        return ErrorMeta(ErrorKind.UNAVAILABLE, name, text)
+    if isinstance(error, RequestTimeoutError):
+        return ErrorMeta(ErrorKind.DEADLINE, name, text)
+    return ErrorMeta(ErrorKind.USER, name, text, user_traceback(error))
+
+
+def _was_cancelled(error: BaseException) -> bool:
+    """Whether the task itself was, by its caller or by the replica's end: user code can raise CancelledError too."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def _send_error(invocation: Invocation, error: BaseException) -> None:
@@ -138,6 +162,9 @@ def _send_error(invocation: Invocation, error: BaseException) -> None:
         kind = ErrorKind.GENERATOR
     elif isinstance(error, SerializationError):
         kind = ErrorKind.SERIALIZATION
+    elif isinstance(error, asyncio.CancelledError):
+        kind = ErrorKind.CANCELLED
+        _log_failure("call", text)
     else:
         _log_failure("call", text)
     meta = encode(ErrorMeta(kind, type(error).__qualname__, text_of(error), text))
@@ -159,8 +186,8 @@ def user_traceback(error: BaseException) -> str:
 
 
 def _is_ours(module: str) -> bool:
-    return module.startswith(("salver.data.", "salver.wire.", "concurrent.futures", "asyncio", "starlette.")) or (
-        module == "importlib" or module.startswith("importlib.")
+    return module in {"contextlib", "importlib"} or module.startswith(
+        ("salver.data.", "salver.wire.", "concurrent.futures", "asyncio", "starlette.", "fastapi.", "anyio.", "importlib.")
     )
 
 

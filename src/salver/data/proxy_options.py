@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from msgspec import Struct
 
 from salver.data.http_limits import HTTPLimits
+
+_is_root_path = re.compile(r"(/[!-~]*)?").fullmatch
 
 
 class TLSFiles(Struct, frozen=True):
@@ -20,6 +24,10 @@ class TLSFiles(Struct, frozen=True):
     keyfile: str
     keyfile_password: str | None = None
     ca_certs: str | None = None
+
+    def __repr__(self) -> str:
+        """Without the password: a record ends in logs."""
+        return f"TLSFiles({self.certfile!r}, {self.keyfile!r}, ca_certs={self.ca_certs!r})"
 
 
 class ProxyOptions(Struct, frozen=True):
@@ -40,3 +48,26 @@ class ProxyOptions(Struct, frozen=True):
     root_path: str = ""
     debug: bool = False
     tls: TLSFiles | None = None
+
+
+DEFAULT_PROXY_OPTIONS = ProxyOptions()
+
+ROOT_PATH = "a path that begins with '/', or nothing"
+"""What ``root_path`` may be, in words that follow "must be"."""
+
+
+def clean_root_path(path: str) -> str:
+    """``path`` without final slashes. Raises ValueError when it is not ``ROOT_PATH``."""
+    if not _is_root_path(path) or "?" in path or "#" in path:
+        raise ValueError(path)
+    return path.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on can be reached from this machine only. Of names, only ``localhost`` can."""
+    import ipaddress  # for the few who ask
+
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

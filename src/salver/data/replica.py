@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import Callable
 from types import CoroutineType
 from typing import Any, cast
@@ -20,6 +21,8 @@ from salver.data.channel import Channel
 from salver.data.context import ReplicaIdentity, RequestContext, replica_identity, request_context
 from salver.data.invocation import Invocation, invoke_call, invoke_http, text_of, user_traceback
 from salver.data.load_board import LoadBoard
+from salver.data.metrics_push import MetricsPush
+from salver.data.request_metrics import ReplicaRequests
 from salver.data.slots import Slots
 from salver.data.user_code import UserCode
 from salver.records import CodeContext
@@ -37,13 +40,25 @@ class Replica:
         key: session key that every caller's hello must hold.
         board, slot: where the number of running requests is published.
         prepare: makes the user's modules importable, before the definition is unpickled.
+        metrics: sends this process's to the controller; closed with this. None where the controller sees them itself.
     """
 
-    def __init__(self, *, key: bytes, board: LoadBoard, slot: int, prepare: Callable[[CodeContext], None]) -> None:
+    def __init__(
+        self,
+        *,
+        key: bytes,
+        board: LoadBoard,
+        slot: int,
+        prepare: Callable[[CodeContext], None],
+        metrics: MetricsPush | None = None,
+    ) -> None:
         self._key = key
         self._prepare = prepare
+        self._metrics = metrics
+        self._requests: ReplicaRequests | None = None
         self._slots = Slots(board.cells, slot)
         self._user: UserCode | None = None
+        self._stop_within_s = 0.0
         self._identity = ReplicaIdentity("", "", "")
         self._initialized: asyncio.Task[None] | None = None
         self._channels: set[Channel] = set()
@@ -61,6 +76,8 @@ class Replica:
         return channel
 
     def _greet(self, channel: Channel) -> None:
+        if self._metrics is not None and channel.sender == CONTROLLER:
+            self._metrics.add(channel)
         if self._draining:
             channel.send(Kind.GOAWAY)
 
@@ -87,11 +104,13 @@ class Replica:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._metrics is not None:
+            self._metrics.close()
         for channel in list(self._channels):
             channel.close()
         self._slots.clear()
         if self._user is not None:
-            self._user.close()
+            await self._user.stop(self._stop_within_s)
             self._user = None
 
     # --- frames -----------------------------------------------------------------------------------------
@@ -134,14 +153,19 @@ class Replica:
         self._tasks.add(invocation.task)
 
     async def _run(self, invocation: Invocation, frame: Frame) -> None:
-        user = self._user
+        user, requests = self._user, self._requests
         assert user is not None  # slots open when there is one
+        assert requests is not None
+        started = time.perf_counter()
+        requests.call_started()
         try:
-            if invocation.exchange is not None:
+            if isinstance(invocation.exchange, HTTPExchange):
                 await invoke_http(invocation.exchange, invocation, user, self._identity, frame)
             else:
                 await invoke_call(invocation, user, self._identity, frame)
         finally:
+            route = request_context.get().route
+            requests.call_ended(route, time.perf_counter() - started, invocation.exception_type)
             self._ended(invocation)
 
     def _ended(self, invocation: Invocation) -> None:
@@ -153,9 +177,12 @@ class Replica:
             self._check_drained()
 
     def _cancel(self, key: tuple[Channel, int]) -> None:
-        invocation = self._running.pop(key, None)
+        invocation = self._running.get(key)
         if invocation is None or invocation.task is None:
             return
+        if isinstance(invocation.exchange, HTTPExchange) and invocation.exchange.finished:
+            return  # answered: what still runs is its background task
+        del self._running[key]
         invocation.abandon()
         coroutine = cast("CoroutineType[Any, Any, None]", invocation.task.get_coro())
         if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
@@ -183,8 +210,13 @@ class Replica:
         replica_identity.set(identity)
         request_context.set(RequestContext(app_name=spec.id.app))
         self._prepare(message.application.code)
-        self._user = await UserCode.construct(spec.definition, threads=spec.max_ongoing_requests, name=spec.id.name)
+        self._stop_within_s = spec.graceful_shutdown_timeout_s
+        user = await UserCode.construct(spec.definition, threads=spec.max_ongoing_requests, name=spec.id.name)
+        self._user = user  # from here on ``close`` shuts it down
+        if spec.user_config is not None:
+            await user.reconfigure(spec.user_config)
         self._identity = identity
+        self._requests = ReplicaRequests(identity)
         self.constructed.set()
         if not self._draining:
             self._slots.open(spec.max_ongoing_requests)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import random
+from binascii import crc32
+from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 from salver.data.channel import Channel, Connect
 from salver.wire.frames import END, Frame, Kind
-from salver.wire.messages import Hello
+from salver.wire.messages import Hello, decode_models
 from salver.wire.snapshot import ReplicaRoute
 
 _REDIAL_FIRST_S = 0.05
 _REDIAL_MOST_S = 1.0
+_MOST_MODELS_EXPECTED = 1024  # clients choose the ids: what is remembered of them must have a bound
 
 
 class Exchange(Protocol):
     """One request, as its caller sees it. The router calls exactly one of the ending methods."""
-
-    abandoned: bool
-    """The caller gave up while this waited in the queue: it is dropped."""
 
     model_id: str
     """The multiplexed model that it needs, empty for none: replicas that hold it are preferred."""
@@ -27,8 +28,18 @@ class Exchange(Protocol):
     session_id: str
     """What its caller keeps together, empty for nothing: one replica is preferred for all of a session."""
 
-    attempts: int
-    """How many times it has been sent to a replica; the router counts."""
+    @property
+    def abandoned(self) -> bool:
+        """The caller gave up while this waited in the queue: it is dropped."""
+        ...
+
+    @property
+    def attempts(self) -> int:
+        """How many times it has been sent to a replica that did not answer BUSY; the router counts."""
+        ...
+
+    @attempts.setter
+    def attempts(self, count: int) -> None: ...
 
     @property
     def retryable(self) -> bool:
@@ -63,11 +74,11 @@ class LinkOwner(Protocol):
         """The replica drains: give it nothing more."""
         ...
 
-    def link_lost(self, link: ReplicaLink) -> None:
-        """The connection broke; what was in flight on it is being told."""
+    def link_lost(self, link: ReplicaLink, lost: Sequence[Exchange]) -> None:
+        """The connection broke, and ``lost`` was in flight on it."""
         ...
 
-    def not_started(self, exchange: Exchange) -> None:
+    def not_started(self, link: ReplicaLink, exchange: Exchange) -> None:
         """The replica answered BUSY: the request can go anywhere."""
         ...
 
@@ -90,7 +101,10 @@ class ReplicaLink:
         "_router",
         "channel",
         "leaving",
+        "models",
+        "pinned",
         "route",
+        "seed",
         "slot",
         "streams",
         "waiting",
@@ -100,11 +114,17 @@ class ReplicaLink:
         self._router = router
         self.route = route
         self.slot = route.slot
+        self.seed = crc32(route.replica_id.encode())
+        """The replica's part in a rendezvous hash."""
         self.channel: Channel | None = None
         self.streams: dict[int, Exchange] = {}
         self.waiting = False
         """WAIT or BUSY was exchanged: nothing is sent until READY."""
         self.leaving = False
+        self.models: set[str] = set()
+        """Multiplexed models that the replica says it holds, and those that it was sent requests for since."""
+        self.pinned: deque[Exchange] = deque()
+        """What waits for a slot of this replica and no other; while there is any, this caller is in its line."""
         self._next_stream = 1
         self._dialling: asyncio.Task[None] | None = None
         self._heard = True
@@ -136,7 +156,27 @@ class ReplicaLink:
         stream = self._next_stream
         self._next_stream = stream + 1 if stream < 0xFFFFFFFF else 1
         self.streams[stream] = exchange
+        exchange.attempts += 1
+        if exchange.model_id and len(self.models) < _MOST_MODELS_EXPECTED:
+            self.models.add(exchange.model_id)
         exchange.dispatch(self, stream)
+
+    def replace(self, stream: int, exchange: Exchange) -> None:
+        """Send ``exchange`` in the place of the one that holds this stream, of which nothing was sent."""
+        self.streams[stream] = exchange
+        exchange.attempts += 1
+        exchange.dispatch(self, stream)
+
+    def release(self, stream: int) -> None:
+        """End a stream on which nothing was sent."""
+        if self.streams.pop(stream, None) is not None:
+            self._stream_ended()
+
+    def ask_for_slot(self) -> None:
+        """Get in the replica's line, once; READY is the answer."""
+        if not self.waiting and self.channel is not None:
+            self.waiting = True
+            self.channel.send(Kind.WAIT)
 
     def cancel(self, stream: int) -> None:
         """The caller no longer wants the answer."""
@@ -181,12 +221,15 @@ class ReplicaLink:
             self._router.slot_reserved(self)
         elif kind == Kind.GOAWAY:
             self._router.link_leaving(self)
+        elif kind == Kind.MODELS:
+            self.models = set(decode_models(frame.meta))
 
     def _busy(self, frame: Frame) -> None:
         self.waiting = True
         exchange = self.streams.pop(frame.stream, None)
         if exchange is not None:
-            self._router.not_started(exchange)
+            exchange.attempts -= 1
+            self._router.not_started(self, exchange)
         if self.leaving and not self.streams and self.channel is not None:
             self.channel.close()
 
@@ -202,10 +245,9 @@ class ReplicaLink:
             return
         self.channel = None
         self.waiting = False
+        self.models = set()
         lost, self.streams = self.streams, {}
-        self._router.link_lost(self)
-        for exchange in lost.values():
-            exchange.replica_lost(self.route.replica_id)
+        self._router.link_lost(self, list(lost.values()))
 
 
 def _jittered(delay: float) -> float:

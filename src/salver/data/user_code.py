@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
 
+from salver.data.hosted_app import HostedApp
 from salver.errors import ServeException
 from salver.wire.payload import load_definition
 
@@ -24,7 +25,7 @@ class MethodMissing(ServeException):
 
 
 class UnexpectedGenerator(ServeException, TypeError):
-    """A generator came back from a call that did not ask to stream."""
+    """A generator came back from a call that did not ask to stream, or none from one that did."""
 
 
 class UserCode:
@@ -36,6 +37,7 @@ class UserCode:
         self.name = name
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=f"salver-{name}")
         self._methods: dict[str, tuple[Callable[..., Any], bool]] = {}
+        self.asgi_app: HostedApp | None = None
         self.http_handler: Callable[..., Any] | None = None
         self.http_handler_is_async = False
         self.http_takes_request = True
@@ -54,10 +56,16 @@ class UserCode:
                 await cast(Any, target.__init__(*args, **kwargs))
             else:
                 target = user_class(*args, **kwargs)
+            build_asgi_app = getattr(target, "__serve_build_asgi_app__", None)
+            asgi_app = None if build_asgi_app is None else HostedApp(build_asgi_app(), threads=threads)
         except (SystemExit, KeyboardInterrupt) as error:  # these end an event loop, and nobody would learn why
             text = f"the constructor raised {type(error).__name__}: {error}"
             raise RuntimeError(text).with_traceback(error.__traceback__) from None
-        return cls(target, is_function=False, threads=threads, name=name)
+        if asgi_app is not None:
+            await asgi_app.start()
+        user = cls(target, is_function=False, threads=threads, name=name)
+        user.asgi_app = asgi_app
+        return user
 
     def _find_http_handler(self) -> None:
         handler = self.target if self._is_function else getattr(self.target, "__call__", None)  # noqa: B004
@@ -72,15 +80,28 @@ class UserCode:
 
     async def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A handle call. Raises MethodMissing, UnexpectedGenerator, or what the user's code raises."""
-        function, is_async = self._methods.get(method) or self._find_method(method)
-        result = function(*args, **kwargs) if is_async else await self.in_thread(function, *args, **kwargs)
-        if inspect.isawaitable(result):
-            result = await result
+        result = await self._result_of(method, args, kwargs)
         if inspect.isgenerator(result) or inspect.isasyncgen(result):
             raise UnexpectedGenerator(
                 f"Method '{method}' returned a generator. You must use `handle.options(stream=True)` "
                 "to call generators on a deployment."
             )
+        return result
+
+    async def generate(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A handle call that streams: the generator, or other iterator, that the method gives. Raises as ``call``."""
+        result = await self._result_of(method, args, kwargs)
+        if not hasattr(result, "__next__") and not hasattr(result, "__anext__"):
+            raise UnexpectedGenerator(
+                f"Called method '{method}' with `handle.options(stream=True)` but it did not return a generator."
+            )
+        return result
+
+    async def _result_of(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        function, is_async = self._methods.get(method) or self._find_method(method)
+        result = function(*args, **kwargs) if is_async else await self.in_thread(function, *args, **kwargs)
+        if inspect.isawaitable(result):
+            result = await result
         return result
 
     def _find_method(self, method: str) -> tuple[Callable[..., Any], bool]:
@@ -100,11 +121,23 @@ class UserCode:
         names = [name for name in dir(self.target) if not name.startswith("_") or name == "__call__"]
         return [name for name in names if callable(getattr(self.target, name, None))]
 
+    async def reconfigure(self, user_config: Any) -> None:
+        """Hand ``user_config`` to the user's ``reconfigure``; whatever that raises comes out."""
+        result = self.target.reconfigure(user_config)
+        if inspect.isawaitable(result):
+            await result
+
     async def in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run ``function`` in the pool, with this task's context variables."""
         context = contextvars.copy_context()
         call = partial(context.run, _call_in_thread, function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+
+    async def stop(self, timeout_s: float) -> None:
+        """Shut the user's ASGI application down, within ``timeout_s`` seconds, then ``close``."""
+        if self.asgi_app is not None:
+            await self.asgi_app.stop(timeout_s)
+        self.close()
 
     def close(self) -> None:
         """Stop the pool without waiting for what still runs in it."""

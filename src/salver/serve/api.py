@@ -11,7 +11,14 @@ from salver.controller.client import Control, ControlRefused, ControlUnreachable
 from salver.data.context import replica_identity
 from salver.errors import ConfigurationError, ServeException, StartupError
 from salver.records import ApplicationSpec, CodeContext
-from salver.serve.config import HTTPOptions
+from salver.serve.config import (
+    ControllerOptions,
+    HTTPOptions,
+    LoggingConfig,
+    ProxyLocation,
+    TracingConfig,
+    gRPCOptions,
+)
 from salver.serve.deployment import Application
 from salver.serve.graph import COMPAT_SETUP, build_application
 from salver.serve.handle import DeploymentHandle
@@ -24,43 +31,69 @@ from salver.serve.session import (
     join_session,
     launch_session,
 )
+from salver.serve.start_options import http_options_of_start
+from salver.serve.validation import OptionsError
 
 _POLL_S = 30.0
 _DELETE_WITHIN_S = 60.0
 
 
 def start(
-    *,
+    proxy_location: ProxyLocation | str | None = None,
     http_options: HTTPOptions | dict[str, Any] | None = None,
+    grpc_options: gRPCOptions | dict[str, Any] | None = None,
+    logging_config: LoggingConfig | dict[str, Any] | None = None,
+    tracing_config: TracingConfig | dict[str, Any] | None = None,
+    controller_options: ControllerOptions | dict[str, Any] | None = None,
+    *,
     proxies: int = 1,
     instance: str | None = None,
+    **kwargs: Any,
 ) -> None:
     """Start an instance that lives as long as this process, or join a running one.
 
-    Args:
-        http_options: ``host`` (default 127.0.0.1) and ``port`` (default 8000, 0 for any free one).
-        proxies: processes that share the HTTP port, default 1.
-        instance: name of a running instance to use instead.
+    Options are those of the moment at which an instance starts: where this process already has one, or joins one,
+    they are ignored with a warning.
 
-    Does nothing, with a warning, when this process already has an instance.
+    Args:
+        proxy_location: on which machines proxies run; there is one machine, so it has no effect.
+        http_options: how the HTTP ingress listens; default ``HTTPOptions()``, which is 127.0.0.1:8000.
+        grpc_options, logging_config, tracing_config, controller_options: checked, without effect in this version.
+        proxies: processes that share the HTTP port, 1 to 64, default 1.
+        instance: name of a running instance to use instead.
+        kwargs: ignored with a warning, as Ray Serve takes any.
 
     Raises:
+        OptionsError: an option is wrong.
+        ConfigurationError: the files for TLS are not in order.
         StartupError: the address cannot be had.
         ServeException: no instance of that name runs.
     """
-    if current_session() is not None:
-        import warnings
-
-        warnings.warn("Serve is already running; the options of this start are ignored", UserWarning, stacklevel=2)
-        return
-    if instance is not None:
+    given = {
+        "proxy_location": proxy_location,
+        "http_options": http_options,
+        "grpc_options": grpc_options,
+        "logging_config": logging_config,
+        "tracing_config": tracing_config,
+        "controller_options": controller_options,
+    }
+    http = http_options_of_start(given, kwargs)
+    if proxies not in range(1, 65):
+        raise OptionsError([f"proxies={proxies!r:.80}: must be an integer from 1 to 64"])
+    has_options = proxies != 1 or any(value is not None for value in given.values())
+    joined = current_session() is not None
+    if not joined and instance is not None:
         try:
             join_session(instance)
         except LookupError as error:
             raise ServeException(str(error)) from None
-        return
-    options = http_options if isinstance(http_options, HTTPOptions) else HTTPOptions(**(http_options or {}))
-    launch_session(host=options.host, port=options.port, proxies=proxies)
+        joined = True
+    if not joined:
+        launch_session(http, proxies=proxies)
+    elif has_options:
+        import warnings
+
+        warnings.warn("Serve is already running; the options of this start are ignored", UserWarning, stacklevel=2)
 
 
 def run(
@@ -109,7 +142,7 @@ def _local_session() -> Session:
 
 
 def _default_session() -> Session:
-    return launch_session(host="127.0.0.1", port=8000)
+    return launch_session(HTTPOptions())
 
 
 def deploy(target: Application, control: Control, *, name: str, route_prefix: str | None) -> ApplicationSpec:

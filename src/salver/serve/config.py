@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Ge, Le, Len
 from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 
+from salver.data.http_limits import HTTPLimits
+from salver.data.proxy_options import ROOT_PATH, ProxyOptions, TLSFiles, clean_root_path, is_loopback
 from salver.serve.validation import (
     Allowed,
     Count,
@@ -22,6 +24,7 @@ from salver.serve.validation import (
     ImportTarget,
     JsonObject,
     NotNegative,
+    Number,
     OptionalPositive,
     OptionalText,
     Options,
@@ -135,13 +138,16 @@ class HTTPOptions(Options):
         middlewares: not supported, must stay empty.
         location: deprecated, use ``proxy_location`` of ``serve.start``.
         num_cpus: not supported, must stay 0.
-        root_url: the URL under which clients reach this ingress, for links; empty is ``http://host:port``.
+        root_url: the URL under which clients reach this ingress, shown by ``status``; empty is ``http://host:port``.
         root_path: the path prefix that a proxy in front has stripped (ASGI ``root_path``).
         request_timeout_s: after how many seconds a request is given up; None is never.
         keep_alive_timeout_s: for how many seconds an idle connection is kept.
-        ssl_keyfile, ssl_certfile: key and certificate files; both or neither.
+        ssl_keyfile, ssl_certfile: key and certificate files (PEM); both or neither. With them, HTTPS only.
         ssl_keyfile_password: password of the key file.
-        ssl_ca_certs: certificate authorities by which clients are verified; needs the two above.
+        ssl_ca_certs: authorities by which clients are verified, who must show a certificate; needs the two above.
+        timeout_status_code: what a client hears when its request is given up; Salver's own.
+        max_body_bytes: bytes that a request body may have; Salver's own.
+        debug: clients see the tracebacks of user code, needs a loopback host; Salver's own.
     """
 
     host: Annotated[str, Len(1), Allowed("a host name or an address")] = "127.0.0.1"
@@ -150,13 +156,16 @@ class HTTPOptions(Options):
     location: Annotated[ProxyLocation | None, Allowed('"Disabled", "HeadOnly", "EveryNode" or None')] = None
     num_cpus: NotNegative = 0
     root_url: Text = ""
-    root_path: Text = ""
+    root_path: Annotated[Text, AfterValidator(clean_root_path), Allowed(ROOT_PATH)] = ""
     request_timeout_s: OptionalPositive = None
     keep_alive_timeout_s: Positive = 90
     ssl_keyfile: OptionalText = None
     ssl_certfile: OptionalText = None
     ssl_keyfile_password: OptionalText = Field(default=None, repr=False)
     ssl_ca_certs: OptionalText = None
+    timeout_status_code: Annotated[Literal[504, 408], Allowed("504 or 408")] = 504
+    max_body_bytes: Count = HTTPLimits().body
+    debug: Flag = False
 
     @model_validator(mode="after")
     def _check_unsupported(self) -> Self:
@@ -175,6 +184,26 @@ class HTTPOptions(Options):
         if self.ssl_certfile is None and self.ssl_ca_certs is not None:
             raise ValueError("ssl_ca_certs: needs ssl_keyfile and ssl_certfile")
         return self
+
+    @model_validator(mode="after")
+    def _check_debug(self) -> Self:
+        if self.debug and not is_loopback(self.host):
+            raise ValueError(f"debug=True: shows clients tracebacks, so needs a loopback host, not {self.host!r}")
+        return self
+
+    def for_proxies(self) -> ProxyOptions:
+        """What of it the proxies are told."""
+        tls = None
+        if self.ssl_certfile is not None and self.ssl_keyfile is not None:
+            tls = TLSFiles(self.ssl_certfile, self.ssl_keyfile, self.ssl_keyfile_password, self.ssl_ca_certs)
+        return ProxyOptions(
+            limits=HTTPLimits(body=self.max_body_bytes, keep_alive_timeout_s=self.keep_alive_timeout_s),
+            request_timeout_s=self.request_timeout_s,
+            timeout_status=self.timeout_status_code,
+            root_path=self.root_path,
+            debug=self.debug,
+            tls=tls,
+        )
 
 
 class gRPCOptions(Options):  # noqa: N801 - ray.serve's name
@@ -310,3 +339,17 @@ class LoggingConfig(Options):
     additional_log_standard_attrs: Annotated[list[str], Allowed("a list of LogRecord attributes")] = Field(
         default_factory=list[str]
     )
+
+
+class TracingConfig(Options):
+    """How requests are traced.
+
+    Attributes:
+        enabled: whether they are.
+        exporter_import_path: the function that makes the exporter, as an import path; None is the default one.
+        sampling_ratio: fraction of the requests that is traced.
+    """
+
+    enabled: Flag = False
+    exporter_import_path: OptionalText = None
+    sampling_ratio: Annotated[Number, Ge(0), Le(1), Allowed("a number from 0 to 1")] = 0.01

@@ -1,41 +1,102 @@
-"""Handles: how deployments, scripts and notebooks call deployments."""
+"""Handles: how deployments, scripts and notebooks call deployments.
+
+Typing: in ``DeploymentHandle[T]``, T is the class that is served, or the type of the function. ``handle.remote(...)`` is
+checked against its ``__call__``, ``handle[Translator.translate].remote(...)``, or the same through ``options``, against
+that method. ``handle.translate.remote(...)`` works as well and is not checked: Python's type system cannot map the
+methods of one class to attributes of another. A handle to something more special can be passed where one to something
+more general is expected: T is covariant. ``DeploymentHandle`` without T, and ``DeploymentHandle[Any]``, check nothing.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
-from collections.abc import Generator
-from functools import partial
-from typing import Any, Generic, TypeVar, cast
+import inspect
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    Never,
+    ParamSpec,
+    TypeVar,
+    Unpack,
+    final,
+    overload,
+)
 
-from salver.data.call import Call, own
+import msgspec
+
+from salver.data.call import Call
 from salver.data.context import new_request_id, request_context
-from salver.data.current import CallSite, call_site
-from salver.errors import SerializationError
-from salver.wire.frames import Buffer
+from salver.data.current import call_site
+from salver.data.streamed_call import StreamedCall
+from salver.serve.call_arguments import dump_arguments, hold_response, start_when_resolved
+from salver.serve.handle_options import HandleOptions, RareHandleOptions, method_name_of
+from salver.serve.response import DeploymentResponse, DeploymentResponseGenerator
 from salver.wire.messages import CallMeta
-from salver.wire.payload import dump_value
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    T_co = TypeVarWithDefault("T_co", covariant=True, default=Any)
+else:
+    T_co = TypeVar("T_co", covariant=True)
+
+R = TypeVar("R")
+S = TypeVar("S")
+P = ParamSpec("P")
+Items_co = TypeVar("Items_co", covariant=True)
+
+__all__ = ["DeploymentHandle", "DeploymentResponse", "DeploymentResponseGenerator"]
 
 
-class DeploymentHandle(Generic[T]):
+class Streamed(Generic[Items_co]):
+    """For type checkers alone: what a method gives through a handle that streams."""
+
+
+@final
+class _Unknown:
+    """For type checkers alone: no T is this one but Any."""
+
+
+class _Shared:
+    """What a handle and the ones derived from it have in common."""
+
+    __slots__ = ("initialized",)
+
+    def __init__(self) -> None:
+        self.initialized = False
+
+
+_DEFAULT_OPTIONS = HandleOptions()
+
+
+class DeploymentHandle(Generic[T_co]):
     """Calls one deployment; its replicas share the calls.
 
     ``handle.remote(...)`` calls ``__call__`` (or the function), ``handle.method.remote(...)`` a method. A handle may
-    be made anywhere, pickled, and used from any thread and any event loop.
+    be made anywhere, pickled, and used from any thread and any event loop. What a request's code calls belongs to that
+    request: it has the same request id, ends at the same deadline, and is cancelled with it.
 
     Args:
         deployment_name, app_name: whom to call.
-        method_name: what ``remote`` calls, default ``__call__``.
+        options: how.
     """
 
-    __slots__ = ("_app_name", "_deployment_name", "_method_name")
+    __slots__ = ("_app_name", "_deployment_name", "_options", "_shared")
 
-    def __init__(self, deployment_name: str, app_name: str, method_name: str = "__call__") -> None:
+    def __init__(
+        self,
+        deployment_name: str,
+        app_name: str,
+        options: HandleOptions = _DEFAULT_OPTIONS,
+        _shared: _Shared | None = None,
+    ) -> None:
         self._deployment_name = deployment_name
         self._app_name = app_name
-        self._method_name = method_name
+        self._options = options
+        self._shared = _shared or _Shared()
 
     @property
     def deployment_name(self) -> str:
@@ -45,156 +106,219 @@ class DeploymentHandle(Generic[T]):
     def app_name(self) -> str:
         return self._app_name
 
-    def options(self, *, method_name: str | None = None) -> DeploymentHandle[T]:
-        """A copy that calls another method."""
-        return DeploymentHandle(self._deployment_name, self._app_name, method_name or self._method_name)
+    # --- derived handles --------------------------------------------------------------------------------
 
-    def __getattr__(self, name: str) -> DeploymentHandle[T]:
+    @overload
+    def options(
+        self: DeploymentHandle[_Unknown],
+        *,
+        method_name: str | None = None,
+        stream: Literal[True],
+        **rare: Unpack[RareHandleOptions],
+    ) -> DeploymentHandle[Streamed[Any]]: ...
+    @overload
+    def options(
+        self: DeploymentHandle[S],
+        *,
+        method_name: Callable[Concatenate[S, P], AsyncIterator[R] | Iterator[R]],
+        stream: Literal[True],
+        **rare: Unpack[RareHandleOptions],
+    ) -> DeploymentHandle[Callable[P, Streamed[R]]]: ...
+    @overload
+    def options(
+        self: DeploymentHandle[S],
+        *,
+        method_name: Callable[Concatenate[S, P], R],
+        stream: Literal[False] = False,
+        **rare: Unpack[RareHandleOptions],
+    ) -> DeploymentHandle[Callable[P, R]]: ...
+    @overload
+    def options(
+        self: DeploymentHandle[Callable[P, AsyncIterator[R] | Iterator[R]]],
+        *,
+        stream: Literal[True],
+        **rare: Unpack[RareHandleOptions],
+    ) -> DeploymentHandle[Callable[P, Streamed[R]]]: ...
+    @overload
+    def options(
+        self, *, method_name: str | None = None, stream: Literal[True], **rare: Unpack[RareHandleOptions]
+    ) -> DeploymentHandle[Streamed[Any]]: ...
+    @overload
+    def options(
+        self, *, method_name: str, stream: bool | None = None, **rare: Unpack[RareHandleOptions]
+    ) -> DeploymentHandle[Any]: ...
+    @overload
+    def options(self, *, stream: None = None, **rare: Unpack[RareHandleOptions]) -> DeploymentHandle[T_co]: ...
+    @overload
+    def options(self, *, stream: bool | None = None, **rare: Unpack[RareHandleOptions]) -> DeploymentHandle[Any]: ...
+
+    def options(self, **options: Any) -> DeploymentHandle[Any]:
+        """A copy that calls in another way; what is not given stays as it is.
+
+        Args:
+            method_name: what ``remote`` calls: a name, or the method itself (``Translator.translate``), which type
+                checkers understand. Default ``__call__``.
+            stream: the method is a generator: ``remote`` gives a ``DeploymentResponseGenerator``. Default False.
+            multiplexed_model_id: the model that the call is for: replicas that hold it are preferred.
+            session_id: what belongs together: one replica is preferred for all calls of a session.
+            _prefer_local_routing, _by_reference: accepted, without effect: every replica is on this machine, and
+                arguments are always copied.
+            request_serialization, response_serialization: ``cloudpickle``, ``pickle``, ``msgpack`` or ``orjson``;
+                checked and without effect: values travel between our own processes, where one way serves all types.
+
+        Raises:
+            TypeError: an unknown option.
+            ConfigurationError: a wrong value (a ``ValueError``).
+        """
+        return self._derived(self._options.changed(options))
+
+    @overload
+    def __getitem__(
+        self: DeploymentHandle[S], method: Callable[Concatenate[S, P], AsyncIterator[R] | Iterator[R]]
+    ) -> DeploymentHandle[Callable[P, Streamed[R]]]: ...
+    @overload
+    def __getitem__(
+        self: DeploymentHandle[S], method: Callable[Concatenate[S, P], R]
+    ) -> DeploymentHandle[Callable[P, R]]: ...
+
+    def __getitem__(self, method: Callable[..., Any]) -> DeploymentHandle[Any]:
+        """``handle[Translator.translate]`` is ``handle.translate``, checked: by type checkers, and for typing errors.
+
+        A generator function is streamed.
+        """
+        stream = inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method)
+        return self.options(method_name=method_name_of(method), stream=stream)
+
+    @overload
+    def __getattr__(self: DeploymentHandle[Streamed[R]], name: str) -> DeploymentHandle[Streamed[Any]]: ...
+    @overload
+    def __getattr__(self, name: str) -> DeploymentHandle[Any]: ...
+
+    def __getattr__(self, name: str) -> DeploymentHandle[Any]:
         if name.startswith("__") and name.endswith("__"):  # pickle, copy and inspect look for these
             raise AttributeError(name)
-        return DeploymentHandle(self._deployment_name, self._app_name, name)
+        return self._derived(msgspec.structs.replace(self._options, method_name=name))
 
-    def remote(self, *args: Any, **kwargs: Any) -> DeploymentResponse:
+    def _derived(self, options: HandleOptions) -> DeploymentHandle[Any]:
+        return DeploymentHandle(self._deployment_name, self._app_name, options, self._shared)
+
+    # --- calling ----------------------------------------------------------------------------------------
+
+    # A DeploymentResponse can stand for any argument; the type system cannot say so of all at once, so there are
+    # overloads for the first two positions.
+    @overload
+    def remote(self: DeploymentHandle[_Unknown], *args: Any, **kwargs: Any) -> DeploymentResponse[Any]: ...
+    @overload
+    def remote(self: DeploymentHandle[Streamed[R]], *args: Any, **kwargs: Any) -> DeploymentResponseGenerator[R]: ...
+    @overload
+    def remote(
+        self: DeploymentHandle[Callable[P, Streamed[R]]], *args: P.args, **kwargs: P.kwargs
+    ) -> DeploymentResponseGenerator[R]: ...
+    @overload
+    def remote(
+        self: DeploymentHandle[Callable[P, Coroutine[Any, Any, R]]], *args: P.args, **kwargs: P.kwargs
+    ) -> DeploymentResponse[R]: ...
+    @overload
+    def remote(
+        self: DeploymentHandle[Callable[P, AsyncIterator[R] | Iterator[R]]], *args: P.args, **kwargs: P.kwargs
+    ) -> DeploymentResponse[Never]: ...
+    @overload
+    def remote(
+        self: DeploymentHandle[Callable[P, R]], *args: P.args, **kwargs: P.kwargs
+    ) -> DeploymentResponse[R]: ...
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Call without waiting; the call starts at once, awaited or not.
 
         Arguments are copied by pickling. A ``DeploymentResponse`` among them, also within lists, tuples and dicts, is
         replaced by its value before the callee runs.
 
+        Returns:
+            A ``DeploymentResponse``; of a handle with ``options(stream=True)`` a ``DeploymentResponseGenerator``.
+
         Raises:
             SerializationError: an argument cannot be pickled; the message says which.
+            RuntimeError: an argument is a stream.
         """
         site = call_site()
         context = request_context.get()
-        meta = CallMeta(self._method_name, context.request_id or new_request_id(), context.route, context.app_name)
-        call = Call(site, f"{self._app_name}#{self._deployment_name}", meta)
-        callee = f"{self._deployment_name}.{self._method_name}"
-        if _holds_response(args) or _holds_response(kwargs):
-            _on_loop(site, _start_when_resolved, call, callee, args, kwargs)
+        options = self._options
+        self._shared.initialized = True
+        callee = f"{self._deployment_name}.{options.method_name}"
+        has_responses = hold_response(args) | hold_response(kwargs)
+        payload = b"" if has_responses else dump_arguments(callee, args, kwargs)
+        meta = CallMeta(
+            options.method_name,
+            context.request_id or new_request_id(),
+            context.route,
+            context.app_name,
+            0.0,
+            options.stream,
+            options.multiplexed_model_id,
+            options.session_id,
+        )
+        call = (StreamedCall if options.stream else Call)(site, self._key, meta, context.deadline)
+        response: Any = DeploymentResponse(call) if isinstance(call, Call) else DeploymentResponseGenerator(call)
+        if has_responses:
+            site.run(start_when_resolved, call, callee, args, kwargs)
         else:
-            _on_loop(site, call.start, _dump_arguments(callee, args, kwargs))
-        return DeploymentResponse(call, site, meta.request_id)
+            site.run(call.start, payload)
+        return response
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return DeploymentHandle, (self._deployment_name, self._app_name, self._method_name)
+    @property
+    def _key(self) -> str:
+        return f"{self._app_name}#{self._deployment_name}"
 
-    def __repr__(self) -> str:
-        method = "" if self._method_name == "__call__" else f", method='{self._method_name}'"
-        return f"DeploymentHandle(deployment='{self._deployment_name}', app='{self._app_name}'{method})"
+    # --- life -------------------------------------------------------------------------------------------
 
-
-class DeploymentResponse:
-    """The answer of a call, now or later: ``await response``, or ``response.result()`` where there is no loop.
-
-    May be awaited several times, and passed as an argument of other calls without being awaited.
-    """
-
-    __slots__ = ("_call", "_site", "request_id")
-
-    def __init__(self, call: Call, site: CallSite, request_id: str) -> None:
-        self._call = call
-        self._site = site
-        self.request_id = request_id
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        """The callee's value, or its exception as the user's own class, with the remote traceback as its cause."""
-        if self._site.is_here:
-            return self._call.future.__await__()
-        return asyncio.wrap_future(self._elsewhere()).__await__()
-
-    def result(self, *, timeout_s: float | None = None) -> Any:
-        """Wait for the value in a thread without a running loop.
+    def _init(self, **options: Any) -> None:
+        """Connect to the replicas now, not with the first call.
 
         Args:
-            timeout_s: seconds to wait, None for as long as it takes; the call goes on after a timeout.
+            options: ``_prefer_local_routing`` and ``_run_router_in_separate_loop`` are known and without effect.
 
         Raises:
-            TimeoutError: it did not come in time.
-            RuntimeError: called inside a running event loop, which it would block.
+            RuntimeError: this handle, or one that it was derived from, has made calls or was initialized.
+            TypeError: an unknown option.
         """
-        if asyncio._get_running_loop() is not None:  # pyright: ignore[reportPrivateUsage]
+        for name in options:
+            if name not in ("_prefer_local_routing", "_run_router_in_separate_loop"):
+                raise TypeError(f"DeploymentHandle._init() has no option {name!r}")
+        if self._shared.initialized:
             raise RuntimeError(
-                "Sync methods should not be called from within an `asyncio` event loop. Use `await response` instead."
+                "This handle is initialized already. Call `_init` once, before the first `.remote()`, which does it too."
             )
-        return self._elsewhere().result(timeout_s)
+        self._shared.initialized = True
+        site = call_site()
+        site.run(site.caller.prepare, self._key)
 
-    def _elsewhere(self) -> concurrent.futures.Future[Any]:
-        """The answer for another thread than the call site's loop."""
-        answer: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        self._site.loop.call_soon_threadsafe(self._call.future.add_done_callback, partial(_copy, target=answer))
-        return answer
+    @property
+    def is_initialized(self) -> bool:
+        """Whether this handle, or one that it was derived from, has made a call, or ``_init`` was called."""
+        return self._shared.initialized
+
+    def running_replicas_populated(self) -> bool:
+        """Whether this process is connected to a replica; False before the first call or ``_init``."""
+        if not self._shared.initialized:
+            return False
+        return call_site().caller.has_replicas(self._key)
+
+    def shutdown(self) -> None:
+        """Nothing to let go of: connections belong to the process, which shares them among its handles.
+
+        The handle can be used again, and initialized again.
+        """
+        self._shared.initialized = False
+
+    async def shutdown_async(self) -> None:
+        """As ``shutdown``."""
+        self.shutdown()
 
     def __reduce__(self) -> tuple[object, ...]:
-        raise TypeError(
-            "a DeploymentResponse cannot be pickled: await it first, or pass it as an argument (or inside a list, "
-            "tuple or dict) of a handle call, which resolves it"
-        )
+        return DeploymentHandle, (self._deployment_name, self._app_name, self._options)
 
     def __repr__(self) -> str:
-        state = "done" if self._call.future.done() else "pending"
-        return f"DeploymentResponse(request_id='{self.request_id}', {state})"
-
-
-def _on_loop(site: CallSite, function: Any, *args: Any) -> None:
-    if site.is_here:
-        function(*args)
-    else:
-        site.loop.call_soon_threadsafe(function, *args)
-
-
-def _copy(source: asyncio.Future[Any], target: concurrent.futures.Future[Any]) -> None:
-    if not target.set_running_or_notify_cancel():
-        return
-    if source.cancelled():
-        target.set_exception(asyncio.CancelledError())
-    elif (error := source.exception()) is not None:
-        target.set_exception(error)
-    else:
-        target.set_result(source.result())
-
-
-def _holds_response(value: object) -> bool:
-    """Whether a response is in ``value``, a container of Python's own or nested ones."""
-    if isinstance(value, DeploymentResponse):
-        return True
-    kind = type(value)
-    if kind is tuple or kind is list:
-        return any(_holds_response(item) for item in cast("list[object]", value))
-    if kind is dict:
-        return any(_holds_response(item) for item in cast("dict[object, object]", value).values())
-    return False
-
-
-def _dump_arguments(callee: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Buffer:
-    try:
-        return dump_value((args, kwargs))
-    except SerializationError:
-        for name, value in (*enumerate(args, start=1), *kwargs.items()):
-            dump_value(value, f"{callee}: argument {name!r}")  # the one to blame raises again, under its name
-        raise
-
-
-def _start_when_resolved(call: Call, callee: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    own(asyncio.get_running_loop().create_task(_resolve_and_start(call, callee, args, kwargs)))
-
-
-async def _resolve_and_start(call: Call, callee: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    try:
-        payload = _dump_arguments(callee, await _resolved(args), await _resolved(kwargs))
-    except BaseException as error:  # noqa: BLE001 - the failure of an argument is the failure of the call
-        call.fail(error)
-    else:
-        call.start(payload)
-
-
-async def _resolved(value: Any) -> Any:
-    """``value`` with every response in it replaced by what it answered."""
-    if isinstance(value, DeploymentResponse):
-        return await value
-    kind = cast("type[object]", type(value))
-    if kind is tuple:
-        return tuple([await _resolved(item) for item in value])
-    if kind is list:
-        return [await _resolved(item) for item in value]
-    if kind is dict:
-        return {name: await _resolved(item) for name, item in value.items()}
-    return value
+        options = self._options
+        method = "" if options.method_name == "__call__" else f", method='{options.method_name}'"
+        stream = ", stream=True" if options.stream else ""
+        return f"DeploymentHandle(deployment='{self._deployment_name}', app='{self._app_name}'{method}{stream})"

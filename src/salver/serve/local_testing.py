@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import uvloop
@@ -20,10 +20,12 @@ from salver.controller.controller import Controller, PrefixTaken
 from salver.data.caller import Caller
 from salver.data.current import CallSite, set_call_site
 from salver.data.load_board import LoadBoard
+from salver.data.log_attributes import log_attributes
 from salver.engine.local.instance import InstanceInfo
 from salver.engine.memory import MemoryEngine, MemoryNetwork
 from salver.records import ApplicationSpec, ApplicationView
 from salver.serve.session import Session, adopt_session
+from salver.telemetry.logs import add_record_attributes
 from salver.wire.messages import PROTOCOL_VERSION, Hello
 
 _ROUTING = "memory:routing"
@@ -58,10 +60,12 @@ class LocalTestingSession:
             epoch=1,
         )
         self._site: CallSite | None = None
+        self._leave_logging: Callable[[], None] | None = None
         self._info = InstanceInfo("local", os.getpid(), "", 0, 0, time.time(), __version__)
 
     def start(self) -> None:
         self._thread.start()
+        self._leave_logging = add_record_attributes(log_attributes)
         self._site = self._wait(self._start(), _STARTED_WITHIN_S)
         set_call_site(self._site)
 
@@ -106,6 +110,8 @@ class LocalTestingSession:
         if site is None:
             return
         set_call_site(None)
+        if self._leave_logging is not None:
+            self._leave_logging()
         self._wait(self._stop(site), _STOPPED_WITHIN_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_STOPPED_WITHIN_S)

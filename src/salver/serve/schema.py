@@ -103,7 +103,7 @@ def serve_status(answer: StatusAnswer) -> ServeStatus:
         applications={view.name: _application(view) for view in answer.applications},
         instance=InstanceOverview(
             name=info.name,
-            url=info.url,
+            url=info.root_url or info.url,
             version=info.version,
             started_at=info.started_at,
             supervisor_pid=info.pid,

@@ -13,6 +13,7 @@ from salver.data.current import CallSite, on_first_call
 from salver.engine.local.instance import Instance, find_instance, stop_instance
 from salver.engine.local.launcher import LaunchedInstance, launch
 from salver.errors import ServeException
+from salver.serve.config import HTTPOptions
 from salver.serve.driver import Driver
 
 INSTANCE_FOLDER = "SALVER_INSTANCE_FOLDER"
@@ -82,9 +83,11 @@ _lock = threading.RLock()
 _session: Session | None = None
 
 
-def launch_session(*, host: str, port: int, proxies: int = 1) -> Session:
-    """Start an instance that lives as long as this process. Raises StartupError."""
-    launched = launch(host=host, port=port, proxies=proxies)
+def launch_session(http: HTTPOptions, *, proxies: int = 1) -> Session:
+    """Start an instance that lives as long as this process. Raises StartupError, ConfigurationError."""
+    launched = launch(
+        host=http.host, port=http.port, proxies=proxies, options=http.for_proxies(), root_url=http.root_url
+    )
     return adopt_session(InstanceSession(launched.instance, launched))
 
 

@@ -1,41 +1,104 @@
 """Log lines of our own processes: ``LEVEL time component id [request id] -- message`` on stderr.
 
 Only processes that are ours configure logging; ``import salver`` never does.
+
+Records of Salver's and the user's Serve loggers, and of all loggers below them, carry attributes of the request that
+they belong to, for any handler, filter or formatter, the user's included. They are set where a record is made, since
+only that is in the request's context for sure: a handler may run in another thread.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
+_OUR_LOGGERS = ("salver", "ray.serve")
 _USER_LOGGERS = ("ray.serve", "salver.serve")
 _ESCAPES = {code: f"\\x{code:02x}" for code in range(32) if code not in {9, 10}} | {127: "\\x7f"}
+
+MakeRecord = Callable[..., logging.LogRecord]
 
 
 class _Formatter(logging.Formatter):
     """Adds who speaks and for which request; control characters of logged input are escaped."""
 
-    def __init__(self, component: str, identity: str, request_id: Callable[[], str]) -> None:
+    def __init__(self, component: str, identity: str) -> None:
         super().__init__()
         self._component = component
         self._identity = identity
-        self._request_id = request_id
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        request_id = self._request_id()
-        about = f" {request_id}" if request_id else ""
+        request_id = getattr(record, "request_id", "")
+        about = f" {request_id}".translate(_ESCAPES) if request_id else ""
         who = f"{self._component} {self._identity}{about}"
         text = record.getMessage().translate(_ESCAPES)
-        where = f"{record.filename}:{record.lineno} " if record.name in _USER_LOGGERS else ""
+        where = f"{record.filename}:{record.lineno} " if _is_below(record.name, _USER_LOGGERS) else ""
         return f"{record.levelname} {self.formatTime(record)} {who} -- {where}{text}"
 
 
-def configure_logging(component: str, identity: str, request_id: Callable[[], str] = lambda: "") -> None:
+def configure_logging(component: str, identity: str) -> None:
     """Send records of Salver's and the user's Serve loggers, from INFO on, to this process's stderr."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter(component, identity, request_id))
-    for name in ("salver", "ray.serve"):
+    handler.setFormatter(_Formatter(component, identity))
+    for name in _OUR_LOGGERS:
         named = logging.getLogger(name)
         named.handlers[:] = [handler]
         named.setLevel(logging.INFO)
         named.propagate = False
+
+
+def add_record_attributes(attributes: Callable[[], dict[str, str]]) -> Callable[[], None]:
+    """Have every record of ``ray.serve``, ``salver`` and loggers below them carry what ``attributes`` answers.
+
+    It is asked in the thread and the context that logs. Returns how to stop, in whatever order several were added.
+    """
+    factory = _RecordFactory(logging.getLogRecordFactory(), attributes)
+    logging.setLogRecordFactory(factory)
+    return factory.remove
+
+
+class _RecordFactory:
+    """Makes records as before, and adds to those of ours. Factories form a chain: everybody wraps the one before."""
+
+    def __init__(self, before: MakeRecord, attributes: Callable[[], dict[str, str]]) -> None:
+        self._before = before
+        self._attributes = attributes
+        self._removed = False
+
+    def __call__(self, name: str, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = self._before(name, *args, **kwargs)
+        if not self._removed and _is_below(name, _OUR_LOGGERS):
+            ours = self._attributes()
+            record.__dict__ = _Attributes({**record.__dict__, **ours}, ours)
+        return record
+
+    def remove(self) -> None:
+        """Add nothing more; leave the chain where we are its end, and with us those that were removed before."""
+        self._removed = True
+        last = logging.getLogRecordFactory()
+        while isinstance(last, _RecordFactory) and last._removed:
+            last = last._before
+        logging.setLogRecordFactory(last)
+
+
+class _Attributes(dict[str, Any]):
+    """A record's attributes, of which ``Logger.makeRecord`` believes that ours are not there yet.
+
+    It raises KeyError when a call's ``extra`` has the name of an attribute that exists, and programs that know
+    nothing of ours write ``extra={"request_id": ...}``. With this, theirs replaces ours.
+    """
+
+    def __init__(self, everything: dict[str, Any], ours: dict[str, str]) -> None:
+        super().__init__(everything)
+        self._ours = ours
+
+    def __contains__(self, name: object) -> bool:
+        return name not in self._ours and super().__contains__(name)
+
+    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
+        return dict, (dict(self),)  # records are pickled, for queues between processes
+
+
+def _is_below(name: str, loggers: tuple[str, ...]) -> bool:
+    return any(name == each or name.startswith(f"{each}.") for each in loggers)

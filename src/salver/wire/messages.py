@@ -112,12 +112,18 @@ class ErrorKind:
 
 
 class ErrorMeta(Struct, frozen=True, array_like=True, omit_defaults=True):
-    """An exception on the other side; the payload is the pickled exception or nothing."""
+    """An exception on the other side; the payload is the pickled exception or nothing.
+
+    Attributes:
+        status, retry_after_s: what an HTTP client hears of a full queue (``ErrorKind.BACKPRESSURE``).
+    """
 
     kind: str
     type_name: str
     message: str
     traceback: str = ""
+    status: int = 0
+    retry_after_s: float | None = None
 
 
 class CloseMeta(Struct, frozen=True, array_like=True, omit_defaults=True):

@@ -7,77 +7,153 @@ Three kinds of payload:
 
 * *values* (arguments, results): ``pickle`` protocol 5, out-of-band buffers kept apart so that a large array is
   copied as little as possible; cloudpickle when pickle cannot, or when it would refer to ``__main__``, which is
-  another module on the other side;
+  another module on the other side. How buffers travel is for the caller to decide (``data.shared_memory``);
 * *exceptions*: the user's own class when it survives the journey, else nothing (the frame carries text as well);
 * *definitions* (the user's class and its constructor arguments): cloudpickle, but a class that the decorator
   replaced by a ``Deployment`` in its module is still taken by reference, so that the replica imports the user's
   module instead of getting a copy of all its globals.
+
+Pickling runs users' code (``__reduce__``, ``__getstate__``, ``__setstate__``), which may raise anything. All of it
+becomes SerializationError: a SystemExit from there would end the event loop of whoever happens to unpickle.
 """
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle  # noqa: TID251
+import signal
 import struct
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+import threading
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import cloudpickle  # noqa: TID251  # pyright: ignore[reportMissingTypeStubs]
 
 from salver.errors import SerializationError
-from salver.wire.frames import Buffer
+from salver.wire.culprit import find_unpicklable
+from salver.wire.error_text import describe, type_name
+from salver.wire.frames import MAX_FRAME_BYTES, Buffer
 
 _cloudpickle: Any = cloudpickle  # it has no types
 _CloudPickler = cast("type[pickle.Pickler]", _cloudpickle.Pickler)
 
 _COUNT = struct.Struct("<I")
 _SIZE = struct.Struct("<Q")
+_ELSEWHERE = 1 << 63
+_NO_BUFFERS = b"\x00\x00\x00\x00"
 _MAIN = b"__main__"
+_MOST_BYTES = MAX_FRAME_BYTES - 64 * 1024
+_MOST_EXCEPTION_BYTES = 1024 * 1024
+_modules = sys.modules
+_dispatch_table: Any = pickle.Pickler.__dict__["dispatch_table"]
+_reducers: dict[type, Callable[[Any], Any]] = {}
 
 Replace = Callable[[object], object]
+Joined = TypeVar("Joined")
+TakeBuffer = Callable[[int], memoryview]
+"""Gives the next buffer that travelled elsewhere, whose size must be this."""
 
 
-def dump_value(value: object, name: str = "") -> Buffer:
+def join(data: bytes, views: list[memoryview], elsewhere_from: int = sys.maxsize) -> bytearray:
+    """The payload of a value with out-of-band buffers.
+
+    Layout: u32 number of buffers n, n × u64 sizes and one u64 for the pickle's, the pickle, the buffers. A buffer of
+    ``elsewhere_from`` bytes or more is left out, and its size has the highest bit set.
+
+    Raises:
+        SerializationError: too large for a frame.
+    """
+    sizes = [view.nbytes | _ELSEWHERE if view.nbytes >= elsewhere_from else view.nbytes for view in views]
+    total = len(data) + sum(size for size in sizes if size < _ELSEWHERE)
+    if total > _MOST_BYTES:
+        raise SerializationError(f"a value of {total} bytes is too large: {_MOST_BYTES} travel at most")
+    out = bytearray(_COUNT.pack(len(views)))
+    for size in sizes:
+        out += _SIZE.pack(size)
+    out += _SIZE.pack(len(data))
+    out += data
+    for view in views:
+        if view.nbytes < elsewhere_from:
+            out += view
+    return out
+
+
+def dump_value(
+    value: object, name: str = "", send_buffers: Callable[[bytes, list[memoryview]], Joined] = join
+) -> bytes | Joined:
     """Pickle an argument list or a result; an error calls it ``name``.
 
-    Layout: u32 number of out-of-band buffers n, n × u64 sizes and one u64 for the pickle's, the pickle, the buffers.
+    Args:
+        send_buffers: makes the payload of a pickle and its out-of-band buffers, when there are any.
 
     Raises:
         SerializationError: names the part of ``value`` that cannot be pickled.
     """
     buffers: list[pickle.PickleBuffer] = []
     try:
-        data = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-    except Exception:  # noqa: BLE001 - pickle raises anything; cloudpickle decides
+        if "torch" in _modules:
+            data = _dump_with_torch(value, buffers)
+        else:
+            data = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    except BaseException as error:  # noqa: BLE001 - pickle raises anything; cloudpickle decides
+        _let_ctrl_c_through(error)
         data = b""
     if not data or _MAIN in data:
         buffers.clear()
         try:
-            data = _cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-        except Exception as error:
+            data = _dump_with_cloudpickle(value, buffers)
+        except BaseException as error:
+            _let_ctrl_c_through(error)
             raise SerializationError(_explain(value, error, name=name)) from error
     if not buffers:
-        return b"\x00\x00\x00\x00" + data
-    return _join(data, buffers)
+        return _NO_BUFFERS + data
+    try:
+        views = [buffer.raw() for buffer in buffers]
+    except BufferError as error:
+        raise SerializationError(f"{name or 'a value'} cannot be pickled: {describe(error)}") from error
+    return send_buffers(data, views)
 
 
-def _join(data: bytes, buffers: list[pickle.PickleBuffer]) -> bytearray:
-    views = [buffer.raw() for buffer in buffers]
-    out = bytearray(_COUNT.pack(len(views)))
-    for view in views:
-        out += _SIZE.pack(view.nbytes)
-    out += _SIZE.pack(len(data))
-    out += data
-    for view in views:
-        out += view
-    return out
+def _dump_with_cloudpickle(value: object, buffers: list[pickle.PickleBuffer]) -> bytes:
+    out = io.BytesIO()
+    pickler = _CloudPickler(out, protocol=5, buffer_callback=buffers.append)
+    if "torch" in _modules:  # its own table is a class attribute, which hides the pickler's
+        _dispatch_table.__set__(pickler, {**pickler.dispatch_table, **_tensor_reducers()})
+    pickler.dump(value)
+    return out.getvalue()
 
 
-def load_value(data: Buffer) -> Any:
-    """Undo ``dump_value``. Raises SerializationError when the value cannot be rebuilt here."""
+def _dump_with_torch(value: object, buffers: list[pickle.PickleBuffer]) -> bytes:
+    """Pickle; tensors by reducers of ours, given to this pickler alone: nobody else's pickles change."""
+    out = io.BytesIO()
+    pickler = pickle.Pickler(out, protocol=5, buffer_callback=buffers.append)
+    pickler.dispatch_table = {**copyreg.dispatch_table, **_tensor_reducers()}
+    pickler.dump(value)
+    return out.getvalue()
+
+
+def _tensor_reducers() -> dict[type, Callable[[Any], Any]]:
+    if not _reducers:
+        from salver.wire.tensors import reducers
+
+        _reducers.update(reducers(_modules, pickle.PickleBuffer))
+    return _reducers
+
+
+def _nothing_elsewhere(size: int) -> memoryview:
+    raise ValueError(f"{size} bytes of it did not come")
+
+
+def load_value(data: Buffer, take_buffer: TakeBuffer = _nothing_elsewhere) -> Any:
+    """Undo ``dump_value``. Raises SerializationError when the value cannot be rebuilt here.
+
+    Args:
+        take_buffer: asked for the buffers that travelled elsewhere, in their order.
+    """
     try:
         count: int = _COUNT.unpack_from(data)[0]
         if count == 0:
@@ -92,20 +168,33 @@ def load_value(data: Buffer) -> Any:
         body = view[offset:end]
         buffers: list[memoryview] = []
         for size in sizes[:count]:
-            buffers.append(view[end : end + size])
-            end += size
+            if size < _ELSEWHERE:
+                buffers.append(view[end : end + size])
+                end += size
+            else:
+                buffers.append(take_buffer(size - _ELSEWHERE))
         return pickle.loads(body, buffers=buffers)
-    except Exception as error:
-        raise SerializationError(f"cannot rebuild a received value here: {_describe(error)}") from error
+    except BaseException as error:
+        raise SerializationError(f"cannot rebuild a received value here: {describe(error)}") from error
+
+
+def _let_ctrl_c_through(error: BaseException) -> None:
+    """Raise it again when it may be the user's own Ctrl-C, and not something that ``__getstate__`` raised."""
+    if (
+        isinstance(error, KeyboardInterrupt)
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):
+        raise error
 
 
 def dump_exception(error: BaseException) -> bytes:
-    """Pickle a user's exception, or give ``b""`` when it would not survive the journey."""
+    """Pickle a user's exception, or give ``b""`` when it would not survive the journey or is over 1 MiB."""
     try:
         data = _cloudpickle.dumps(error, protocol=5)
-        if isinstance(pickle.loads(data), BaseException):
+        if len(data) <= _MOST_EXCEPTION_BYTES and isinstance(pickle.loads(data), BaseException):
             return data
-    except Exception:  # noqa: BLE001 - user classes may raise anything here; text is the fallback
+    except BaseException:  # noqa: BLE001 - user classes may raise anything here; text is the fallback
         return b""
     return b""
 
@@ -116,9 +205,9 @@ def load_exception(data: Buffer) -> BaseException | None:
         return None
     try:
         error = pickle.loads(data)
-    except Exception:  # noqa: BLE001 - as above
+        return error if isinstance(error, BaseException) else None
+    except BaseException:  # noqa: BLE001 - as above
         return None
-    return error if isinstance(error, BaseException) else None
 
 
 def dump_definition(value: object, replace: Replace | None = None) -> bytes:
@@ -134,7 +223,8 @@ def dump_definition(value: object, replace: Replace | None = None) -> bytes:
         return _dump_definition(value, replace)
     except SerializationError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        _let_ctrl_c_through(error)
         raise SerializationError(_explain(value, error, replace)) from error
 
 
@@ -194,43 +284,23 @@ def _import_wrapped(module_name: str, qualname: str) -> Any:
     return found.func_or_class
 
 
-def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
 def _explain(value: object, error: BaseException, replace: Replace | None = None, name: str = "") -> str:
-    path, culprit = find_unpicklable(value, replace)
+    path, culprit = find_unpicklable(value, partial(_can_pickle, replace=replace))
     where = f"{name}{path} " if name or path else ""
-    return f"{where}cannot be pickled: {type(culprit).__module__}.{type(culprit).__qualname__} ({_describe(error)})"
+    return f"{where}cannot be pickled: {type_name(culprit)} ({describe(error)})"
 
 
-def find_unpicklable(
-    value: object, replace: Replace | None = None, path: str = "", depth: int = 6
-) -> tuple[str, object]:
-    """The deepest part of ``value`` that cannot be pickled by itself, with its path (``['model'].lock``)."""
-    for step, part in _parts(value):
-        if depth and not _picklable(part, replace):
-            return find_unpicklable(part, replace, path + step, depth - 1)
-    return path, value
+class _Discard:
+    """A file for pickles that nobody wants."""
+
+    def write(self, data: Any) -> int:
+        return len(data)
 
 
-def _parts(value: Any) -> list[tuple[str, object]]:
-    if isinstance(value, Mapping):
-        items = cast("Mapping[object, object]", value)
-        return [(f"[{key!r}]", item) for key, item in items.items()]
-    if isinstance(value, Sequence | AbstractSet) and not isinstance(value, str | bytes | bytearray | memoryview):
-        members = cast("Sequence[object]", value)
-        return [(f"[{index}]", item) for index, item in enumerate(members)]
-    attributes: Any = getattr(cast(Any, value), "__dict__", None)
-    if isinstance(attributes, dict) and not isinstance(value, type):
-        named = cast("dict[str, object]", attributes)
-        return [(f".{name}", item) for name, item in named.items()]
-    return []
-
-
-def _picklable(value: object, replace: Replace | None) -> bool:
+def _can_pickle(value: object, replace: Replace | None) -> bool:
     try:
-        _dump_definition(value, replace)
-    except Exception:  # noqa: BLE001 - any failure means no
+        _DefinitionPickler(cast(Any, _Discard()), replace).dump(value)
+    except BaseException as error:  # noqa: BLE001 - any failure means no
+        _let_ctrl_c_through(error)
         return False
     return True

@@ -29,6 +29,8 @@ class InstanceInfo(Struct, frozen=True):
         pid: its supervisor.
         host, port: of its HTTP ingress.
         started_at: wall clock, seconds since 1970.
+        tls: whether clients must use HTTPS.
+        root_url: under which clients reach it from elsewhere, as its user said; empty when nothing was said.
     """
 
     name: str
@@ -38,11 +40,14 @@ class InstanceInfo(Struct, frozen=True):
     proxies: int
     started_at: float
     version: str
+    tls: bool = False
+    root_url: str = ""
 
     @property
     def url(self) -> str:
+        """Where it listens."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}/"
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}/"
 
 
 class Instance:

@@ -15,14 +15,15 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
 from salver import __version__
 from salver.data.load_board import create_load_board
+from salver.data.proxy_options import DEFAULT_PROXY_OPTIONS, ProxyOptions, is_loopback
 from salver.engine.local.instance import Instance, InstanceInfo, create_instance
-from salver.errors import StartupError
+from salver.errors import ConfigurationError, StartupError
 
 _BACKLOG = 2048
 _SUPERVISOR = "from salver.engine.local.supervisor import main; main()"
@@ -95,6 +96,8 @@ def launch(
     proxies: int = 1,
     name: str | None = None,
     detached: bool = False,
+    options: ProxyOptions = DEFAULT_PROXY_OPTIONS,
+    root_url: str = "",
 ) -> LaunchedInstance:
     """Start an instance; it serves within milliseconds of this call's return.
 
@@ -103,10 +106,14 @@ def launch(
         proxies: how many processes share it.
         name: of the instance; default the port's number.
         detached: it outlives this process, and writes its logs to its folder instead of this terminal.
+        options: how the ingress behaves.
+        root_url: what status shows as its URL; default its address.
 
     Raises:
         StartupError: the address cannot be had; the message says who has it, where that can be known.
+        ConfigurationError: the files for TLS are not in order, or the options do not fit to the address.
     """
+    _check(host, options)
     with ExitStack() as undo:
         http = undo.enter_context(_listen(host, port))
         actual_port: int = http.getsockname()[1]
@@ -122,21 +129,50 @@ def launch(
         life_read, life_write = os.pipe()
         undo.callback(os.close, life_read)
         output = undo.enter_context((instance.folder / "log.txt").open("ab")) if detached else None
-        fds = [life_read, lock, control.fileno(), routing.fileno(), http.fileno()]
+        inherited_options = undo.enter_context(_in_memory(msgspec.json.encode(options)))
         starter = 0 if detached else os.getpid()
-        numbers = [proxies, life_read, lock, starter, control.fileno(), routing.fileno(), http.fileno()]
+        shared = [control.fileno(), routing.fileno(), inherited_options.fileno(), http.fileno()]
+        numbers = [proxies, life_read, lock, starter, *shared]
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [sys.executable, "-P", "-c", _SUPERVISOR, str(instance.folder), *map(str, numbers)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            pass_fds=fds,
+            pass_fds=[life_read, lock, *shared],
             start_new_session=True,
         )
-        info = InstanceInfo(instance.name, process.pid, host, actual_port, proxies, time.time(), __version__)
+        info = InstanceInfo(
+            instance.name,
+            process.pid,
+            host,
+            actual_port,
+            proxies,
+            time.time(),
+            __version__,
+            tls=options.tls is not None,
+            root_url=root_url,
+        )
         _write_atomically(instance.info_file, msgspec.json.encode(info))
         undo_on_error.pop_all()
         return LaunchedInstance(instance, process, life_write, detached=detached)
+
+
+def _check(host: str, options: ProxyOptions) -> None:
+    """Refuse here, where somebody reads it, what proxies could only log."""
+    if options.debug and not is_loopback(host):
+        raise ConfigurationError(f"debug shows tracebacks to every client: only with a loopback host, not {host!r}")
+    if options.tls is not None:
+        from salver.data.tls import server_context  # only who needs TLS carries it
+
+        server_context(options.tls)
+
+
+def _in_memory(data: bytes) -> BinaryIO:
+    """A file without a name that holds ``data``, to be read by who inherits it."""
+    file = os.fdopen(os.memfd_create("salver-proxy-options"), "w+b")
+    file.write(data)
+    file.seek(0)
+    return file
 
 
 def _new_instance(name: str | None, port: int) -> tuple[Instance, int]:

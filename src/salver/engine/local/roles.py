@@ -11,44 +11,54 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 import uvloop
 
 from salver.data.channel import connect_unix
-from salver.data.context import request_context
+from salver.data.context import ReplicaIdentity
 from salver.data.current import serve_calls_from
-from salver.data.http_limits import HTTPLimits
 from salver.data.load_board import LoadBoard
+from salver.data.log_attributes import log_attributes
+from salver.data.metrics_push import MetricsPush
 from salver.data.proxy import Proxy
+from salver.data.proxy_options import ProxyOptions
 from salver.data.replica import Replica
 from salver.engine.interface import ReplicaProcess
 from salver.engine.local.client import stack_file
 from salver.engine.local.instance import Instance
+from salver.errors import ConfigurationError
 from salver.records import CodeContext
-from salver.telemetry.logs import configure_logging
+from salver.telemetry.logs import add_record_attributes, configure_logging
+from salver.telemetry.metrics import registry
 from salver.wire.messages import PROTOCOL_VERSION, Hello
 
 logger = logging.getLogger("salver.engine")
 
 
-def run_proxy(instance: Instance, key: bytes, sockets: list[socket.socket]) -> None:
+def run_proxy(instance: Instance, key: bytes, sockets: list[socket.socket], options: ProxyOptions) -> None:
     """The HTTP ingress, on sockets that listen already."""
     configure_logging("proxy", str(os.getpid()))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one descriptor a client: the usual 1,024 are few
-    uvloop.run(_proxy(instance, key, sockets))
+    try:
+        uvloop.run(_proxy(instance, key, sockets, options))
+    except ConfigurationError as error:  # it was in order at launch: what the options name has changed since then
+        logger.error("the proxy cannot start: %s", error)  # noqa: TRY400 - where we noticed helps nobody
+        sys.exit(1)
 
 
-async def _proxy(instance: Instance, key: bytes, sockets: list[socket.socket]) -> None:
+async def _proxy(instance: Instance, key: bytes, sockets: list[socket.socket], options: ProxyOptions) -> None:
     terminated = on_sigterm()
     proxy = Proxy(
         connect=connect_unix,
         controller_address=instance.routing_address,
         hello=Hello(PROTOCOL_VERSION, key, "proxy"),
         board=LoadBoard(instance.board),
-        limits=HTTPLimits(),
+        options=options,
+        metrics=MetricsPush(registry),
     )
     await proxy.start(sockets)
     await terminated.wait()
@@ -59,7 +69,9 @@ async def _proxy(instance: Instance, key: bytes, sockets: list[socket.socket]) -
 def run_replica(instance: Instance, key: bytes, process: ReplicaProcess, listening: socket.socket) -> None:
     """One replica, on its own listening socket."""
     os.environ["SALVER_INSTANCE_FOLDER"] = str(instance.folder)
-    configure_logging("replica", process.replica_id, request_id=lambda: request_context.get().request_id)
+    configure_logging("replica", process.replica_id)
+    identity = ReplicaIdentity(process.deployment.app, process.deployment.name, process.replica_id)
+    add_record_attributes(partial(log_attributes, identity))
     with stack_file(instance.folder, process.replica_id).open("a") as stacks:
         faulthandler.enable(stacks)  # a crash in native code leaves a trace
         faulthandler.register(signal.SIGUSR2, stacks, all_threads=False)
@@ -68,7 +80,8 @@ def run_replica(instance: Instance, key: bytes, process: ReplicaProcess, listeni
 
 async def _replica(instance: Instance, key: bytes, process: ReplicaProcess, listening: socket.socket) -> None:
     board = LoadBoard(instance.board)
-    replica = Replica(key=key, board=board, slot=process.slot, prepare=make_importable)
+    push = MetricsPush(registry)
+    replica = Replica(key=key, board=board, slot=process.slot, prepare=make_importable, metrics=push)
     stop_calls = serve_calls_from(
         connect=connect_unix,
         controller_address=instance.routing_address,

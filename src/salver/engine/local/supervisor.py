@@ -23,9 +23,11 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+import msgspec
 from setproctitle import setproctitle
 
 from salver.data.load_board import SLOTS
+from salver.data.proxy_options import DEFAULT_PROXY_OPTIONS, ProxyOptions
 from salver.engine.interface import Exited, NotStarted, ReplicaProcess, Started
 from salver.engine.local.client import stack_file
 from salver.engine.local.controller_link import ControllerLink
@@ -69,6 +71,7 @@ class Supervisor:
         lifeline: end of a pipe whose other end the starting process holds.
         controller: what the controller's process runs.
         starter: pid of the starting process.
+        proxy_options: for every proxy, the restarted ones too.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Supervisor:
         lifeline: int,
         lock: int,
         starter: int,
+        proxy_options: ProxyOptions = DEFAULT_PROXY_OPTIONS,
         controller: RunController = run_controller,
     ) -> None:
         self._instance = instance
@@ -93,6 +97,7 @@ class Supervisor:
         self._lifeline = lifeline
         self._lock = lock
         self._starter = starter
+        self._proxy_options = proxy_options
         self._run_controller = controller
         self._children: dict[int, Child] = {}
         self._replicas: dict[str, Child] = {}
@@ -220,8 +225,10 @@ class Supervisor:
         theirs.close()
 
     def _start_proxy(self, number: int) -> None:
-        instance, key, http = self._instance, self._key, self._http
-        self._fork("proxy", "salver: proxy", lambda: run_proxy(instance, key, http), keep=http, number=number)
+        instance, key, http, options = self._instance, self._key, self._http, self._proxy_options
+        self._fork(
+            "proxy", "salver: proxy", lambda: run_proxy(instance, key, http, options), keep=http, number=number
+        )
 
     def _start_replica(self, process: ReplicaProcess) -> None:
         existing = self._replicas.get(process.replica_id)
@@ -380,12 +387,16 @@ def _noted_by_the_wakeup_descriptor(_number: int, _frame: object) -> None:
 
 
 def main() -> None:
-    """Entry point: ``FOLDER PROXIES LIFELINE LOCK STARTER CONTROL ROUTING HTTP...``, the last ones descriptors."""
+    """Entry point: ``FOLDER PROXIES LIFELINE LOCK STARTER CONTROL ROUTING OPTIONS HTTP...``, of which the last five
+    are descriptors. OPTIONS is a file in memory with the proxies' options: a password in it must not be an argument.
+    """
     gc.disable()  # importing makes no garbage worth looking for (a tenth of the time to start)
     folder, *numbers = sys.argv[1:]
-    proxies, lifeline, lock, starter, control, routing, *http = [int(number) for number in numbers]
+    proxies, lifeline, lock, starter, control, routing, options, *http = [int(number) for number in numbers]
     instance = Instance(Path(folder))
     setproctitle(f"salver: supervisor {instance.name}")
+    with open(options, "rb") as file:
+        proxy_options = msgspec.json.decode(file.read(), type=ProxyOptions)
     supervisor = Supervisor(
         instance,
         http=[socket.socket(fileno=number) for number in http],
@@ -395,6 +406,7 @@ def main() -> None:
         lifeline=lifeline,
         lock=lock,
         starter=starter,
+        proxy_options=proxy_options,
     )
     supervisor.run()
 
