@@ -67,7 +67,12 @@ class DeploymentUnavailableError(ServeException):
 
 
 class ReplicaUnavailableError(ServeException):
-    """The replica died or was lost while it ran this request; the outcome is unknown, so it was not retried."""
+    """The replica died or was lost while it ran this request; the outcome is unknown, so it was not retried.
+
+    Args:
+        replica_id: which replica.
+        reason: for a request that only this replica could take and that was never sent: why not, in a sentence.
+    """
 
     def __init__(self, replica_id: object, reason: str = "") -> None:
         super().__init__(replica_id, reason)
@@ -75,7 +80,9 @@ class ReplicaUnavailableError(ServeException):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"Replica {self.replica_id} died while it ran this request. {self.reason}".rstrip()
+        if self.reason:
+            return f"Replica {self.replica_id} is unavailable. {self.reason}"
+        return f"Replica {self.replica_id} died while it ran this request."
 
 
 class RequestCancelledError(ServeException):

@@ -190,7 +190,9 @@ def test_the_key_is_refused_when_others_could_have_read_it(runtime: Path) -> Non
     [("127.0.0.1", "http://127.0.0.1:8000/"), ("::1", "http://[::1]:8000/"), ("localhost", "http://localhost:8000/")],
 )
 def test_the_url(host: str, url: str) -> None:
-    assert InstanceInfo("a", 1, host, 8000, 1, 0.0, "0").url == url
+    info = InstanceInfo("a", 1, host, 8000, 1, 0.0, "0")
+    assert info.url == url
+    assert structs.replace(info, tls=True).url == url.replace("http:", "https:")
 
 
 def test_starting_and_looking_at_the_same_time(runtime: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import stat
 import tempfile
@@ -14,9 +15,13 @@ from urllib.error import HTTPError
 
 import pytest
 
+from harness.processes import descendants, living, role
+from harness.waiting import eventually
+from salver.data.http_limits import HTTPLimits
+from salver.data.proxy_options import ProxyOptions
 from salver.engine.local.instance import running_instances
 from salver.engine.local.launcher import launch
-from salver.errors import StartupError
+from salver.errors import ConfigurationError, StartupError
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +75,40 @@ def test_an_instance_from_start_to_stop(runtime: Path) -> None:
     assert folders(runtime) == []
     launched.stop()
     launched.kill()
+
+
+def test_options_reach_every_proxy(runtime: Path) -> None:
+    """By inheritance: neither arguments nor files hold them, for they may hold a password."""
+    options = ProxyOptions(limits=HTTPLimits(header_bytes=256), root_path="/secret")
+    launched = launch(port=0, proxies=2, options=options)
+    try:
+        for _ in range(2):
+            proxies = eventually(
+                "two proxies run", lambda: found if len(found := proxies_of(launched.pid)) == 2 else []
+            )
+            with pytest.raises(HTTPError, match="431"):
+                urllib.request.urlopen(
+                    urllib.request.Request(launched.instance.info().url, headers={"x-long": "x" * 256}), timeout=30
+                )
+            for pid in proxies:
+                os.kill(pid, signal.SIGKILL)
+            eventually("they have ended", lambda killed=proxies: not living(killed))
+        arguments = Path(f"/proc/{launched.pid}/cmdline").read_bytes()
+        assert b"secret" not in arguments
+        held = [path for path in runtime.rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
+        assert held == []
+    finally:
+        launched.stop()
+
+
+def proxies_of(supervisor: int) -> list[int]:
+    return [pid for pid in descendants(supervisor) if role(pid) == "proxy"]
+
+
+def test_tracebacks_are_for_loopback_only(runtime: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"only with a loopback host, not '0\.0\.0\.0'"):
+        launch(host="0.0.0.0", port=0, options=ProxyOptions(debug=True))
+    assert folders(runtime) == []
 
 
 def test_kill_ends_everything_at_once(runtime: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from salver.data.http_limits import HTTPLimits
+from salver.data.proxy_options import DEFAULT_PROXY_OPTIONS, ProxyOptions, TLSFiles
 from salver.errors import ConfigurationError
 from salver.serve.config import (
     AggregationFunction,
@@ -20,6 +22,7 @@ from salver.serve.config import (
     LoggingConfig,
     ProxyLocation,
     RequestRouterConfig,
+    TracingConfig,
     gRPCOptions,
 )
 from salver.serve.validation import Options, OptionsError
@@ -56,11 +59,15 @@ DEFAULTS: list[tuple[Options, dict[str, Any]]] = [
             "request_timeout_s": None,
             "keep_alive_timeout_s": 90,
             "ssl_keyfile": None,
+            "timeout_status_code": 504,
+            "max_body_bytes": 64 * 1024**2,
+            "debug": False,
         },
     ),
     (gRPCOptions(), {"port": 9000, "grpc_servicer_functions": [], "enable_reflection": True}),
     (RequestRouterConfig(), {"initial_backoff_s": 0.025, "backoff_multiplier": 2, "max_backoff_s": 0.5}),
     (ControllerOptions(), {"runtime_env": None}),
+    (TracingConfig(), {"enabled": False, "exporter_import_path": None, "sampling_ratio": 0.01}),
     (
         GangSchedulingConfig(gang_size=2),
         {"gang_placement_strategy": "PACK", "runtime_failure_policy": "RESTART_GANG"},
@@ -142,6 +149,20 @@ REFUSED: list[tuple[type[Options], dict[str, Any], str]] = [
     (HTTPOptions, {"request_timeout_s": 0}, "request_timeout_s=0: must be a number above 0, or None"),
     (HTTPOptions, {"ssl_keyfile": "k"}, "ssl_keyfile and ssl_certfile: must be given together"),
     (HTTPOptions, {"ssl_ca_certs": "c"}, "ssl_ca_certs: needs ssl_keyfile and ssl_certfile"),
+    (HTTPOptions, {"root_path": "a"}, "root_path='a': must be a path that begins with '/', or nothing"),
+    (HTTPOptions, {"root_path": "/a b"}, "root_path='/a b': must be a path that begins with '/', or nothing"),
+    (HTTPOptions, {"root_path": "/a?b"}, "root_path='/a?b': must be a path that begins with '/', or nothing"),
+    (HTTPOptions, {"timeout_status_code": 500}, "timeout_status_code=500: must be 504 or 408"),
+    (HTTPOptions, {"max_body_bytes": 0}, "max_body_bytes=0: must be an integer of at least 1"),
+    *(
+        (
+            HTTPOptions,
+            {"debug": True, "host": host},
+            f"debug=True: shows clients tracebacks, so needs a loopback host, not {host!r}",
+        )
+        for host in ("0.0.0.0", "::", "example.org", "192.168.0.1", "127.0.0.1.example.org")
+    ),
+    (TracingConfig, {"sampling_ratio": 1.5}, "sampling_ratio=1.5: must be a number from 0 to 1"),
     (
         gRPCOptions,
         {"grpc_servicer_functions": "f"},
@@ -240,4 +261,36 @@ def test_enumerations_take_their_names() -> None:
 
 
 def test_the_password_is_not_shown() -> None:
-    assert "secret" not in repr(HTTPOptions(ssl_keyfile="k", ssl_certfile="c", ssl_keyfile_password="secret"))
+    options = HTTPOptions(ssl_keyfile="k", ssl_certfile="c", ssl_keyfile_password="secret")
+    assert "secret" not in repr(options)
+    assert "secret" not in repr(options.for_proxies())
+
+
+def test_http_options_as_the_proxies_get_them() -> None:
+    assert HTTPOptions().for_proxies() == DEFAULT_PROXY_OPTIONS
+    options = HTTPOptions(
+        host="::1",
+        root_path="/outside/",
+        request_timeout_s=2,
+        keep_alive_timeout_s=3,
+        timeout_status_code=408,
+        max_body_bytes=4,
+        debug=True,
+        ssl_certfile="c",
+        ssl_keyfile="k",
+        ssl_keyfile_password="p",
+        ssl_ca_certs="a",
+    )
+    assert options.for_proxies() == ProxyOptions(
+        limits=HTTPLimits(body=4, keep_alive_timeout_s=3),
+        request_timeout_s=2,
+        timeout_status=408,
+        root_path="/outside",
+        debug=True,
+        tls=TLSFiles("c", "k", "p", "a"),
+    )
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "::1"])
+def test_debug_is_for_loopback_hosts(host: str) -> None:
+    assert HTTPOptions(host=host, debug=True).for_proxies().debug

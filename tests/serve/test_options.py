@@ -293,7 +293,6 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "deployment_actors": [ACTOR],
     "rolling_update_percentage": 0.5,
     "max_surge_percent": 10,
-    "idempotent": True,
 }
 
 

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 from starlette.websockets import WebSocketDisconnect
 
 from salver.data.asgi import HTTPExchange, InvalidASGI, Message, Scope, build_scope
 from salver.data.channel import Channel
 from salver.data.http_response import encode_header_block
+from salver.data.lifespan import ASGIApp
 from salver.wire.frames import END, TEXT, Buffer, Frame, Kind
 from salver.wire.messages import (
     BODY_WINDOW_BYTES,
@@ -35,8 +34,6 @@ from salver.wire.messages import (
     encode,
     encode_credit,
 )
-
-Application = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[Any]]
 
 GRACE_S = 3.0
 """How long an application may go on after its client has left."""
@@ -228,8 +225,8 @@ def _may_be_sent(code: object) -> bool:
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
-async def serve_websocket(application: Application | None, meta: RequestMeta, session: WebSocketSession) -> None:
-    """Run the application for one WebSocket; what it raises comes out, unless it only noticed that its client left."""
+async def serve_websocket(application: ASGIApp | None, meta: RequestMeta, session: WebSocketSession) -> None:
+    """Run the application for one WebSocket. Raises what it raises, unless that only says that its client left."""
     if application is None:
         session.refuse(400, _NOT_ASGI)
         return
@@ -243,7 +240,7 @@ async def serve_websocket(application: Application | None, meta: RequestMeta, se
 _NOTICED = (OSError, WebSocketDisconnect, asyncio.CancelledError)
 
 
-async def _run(application: Application, scope: Scope, session: WebSocketSession) -> BaseException | None:
+async def _run(application: ASGIApp, scope: Scope, session: WebSocketSession) -> BaseException | None:
     """The application in a task of its own, so that it outlives its client, and a cancellation, by the grace."""
     task = asyncio.create_task(_outcome(application, scope, session))
     try:
@@ -260,7 +257,7 @@ async def _run(application: Application, scope: Scope, session: WebSocketSession
     return asyncio.CancelledError() if task.cancelled() else task.result()
 
 
-async def _outcome(application: Application, scope: Scope, session: WebSocketSession) -> BaseException | None:
+async def _outcome(application: ASGIApp, scope: Scope, session: WebSocketSession) -> BaseException | None:
     """What it raised, as a value: SystemExit and KeyboardInterrupt must not come out of a task."""
     try:
         await application(scope, session.receive, session.send)

@@ -21,8 +21,9 @@ from salver.data.call_errors import rebuild_error
 from salver.data.current import CallSite
 from salver.data.replica_link import ReplicaLink
 from salver.data.request_scope import request_scope
+from salver.data.shared_memory import SharedMemoryGone, SharedPayload, load_shared
 from salver.errors import ReplicaUnavailableError, RequestCancelledError, RequestTimeoutError, SerializationError
-from salver.wire.frames import Buffer, Frame, Kind
+from salver.wire.frames import SHARED, Buffer, Frame, Kind
 from salver.wire.messages import CallMeta, decode_error, encode
 from salver.wire.payload import load_value
 
@@ -69,7 +70,7 @@ class OutgoingCall:
         self.site = site
         self._key = key
         self._meta = meta
-        self._payload: Buffer = b""
+        self._payload: Buffer | SharedPayload = b""
         self._link: ReplicaLink | None = None
         self._stream = 0
         self._error: BaseException | None = None
@@ -94,7 +95,7 @@ class OutgoingCall:
 
     # --- its life, on the loop --------------------------------------------------------------------------
 
-    def start(self, payload: Buffer) -> None:
+    def start(self, payload: Buffer | SharedPayload) -> None:
         """Send it on its way, unless it has ended already."""
         self.watch_deadline()
         if not self.done:
@@ -222,10 +223,23 @@ class OutgoingCall:
             left = max(self._deadline - time.monotonic(), _SHORTEST_S)
             meta = msgspec.structs.replace(meta, remaining_s=left)
         assert link.channel is not None
-        link.channel.send(Kind.CALL, stream, encode(meta), self._payload)
+        payload = self._payload
+        if isinstance(payload, SharedPayload):
+            link.channel.send(Kind.CALL, stream, encode(meta), payload.data, SHARED)
+        else:
+            link.channel.send(Kind.CALL, stream, encode(meta), payload)
 
     def frame_received(self, frame: Frame) -> None:
         raise NotImplementedError
+
+    def _unreadable(self, error: SerializationError) -> Exception:
+        """What became of an answer that came and cannot be had."""
+        if isinstance(error, SharedMemoryGone) and self._link is not None:
+            return ReplicaUnavailableError(self._link.route.replica_id, "Its answer was in its memory.")
+        method = f"{self._key.partition('#')[2]}.{self._meta.method}"
+        unreadable = SerializationError(f"the result of {method}: {error}")
+        unreadable.__cause__ = error
+        return unreadable
 
     def replica_lost(self, replica_id: str) -> None:
         self.fail(ReplicaUnavailableError(replica_id))
@@ -253,9 +267,9 @@ class Call(OutgoingCall):
             return
         if frame.kind == Kind.RESPONSE:
             try:
-                self._value = load_value(frame.payload)
+                self._value = load_shared(frame.payload) if frame.flags & SHARED else load_value(frame.payload)
             except SerializationError as error:
-                self._end(error)
+                self._end(self._unreadable(error))
             else:
                 self._end(None)
         elif frame.kind == Kind.ERROR:

@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 from salver.data.channel import Channel
+from salver.data.shared_memory import SharedPayload, share
 from salver.data.user_code import UserCode
 from salver.wire.frames import END, Buffer, Frame, Kind
 from salver.wire.messages import STREAM_WINDOW_BYTES, decode_credit
@@ -82,7 +83,7 @@ class CallStream:
         try:
             async for item in items:
                 number += 1
-                self._send(dump_value(item, f"item {number} of {name}"))
+                self._send(dump_value(item, f"item {number} of {name}", share))
                 while self._sent >= self._granted:
                     self._wakeup = self._loop.create_future()
                     await self._wakeup
@@ -95,8 +96,8 @@ class CallStream:
         try:
             for item in items:
                 number += 1
-                payload = dump_value(item, f"item {number} of {name}")
-                self._loop.call_soon_threadsafe(self._channel.send, Kind.DATA, self._stream, b"", payload)
+                payload = dump_value(item, f"item {number} of {name}", share)
+                self._loop.call_soon_threadsafe(self._channel.send_value, Kind.DATA, self._stream, payload)
                 self._sent += len(payload)
                 if not self._wait_for_room():
                     return
@@ -104,8 +105,8 @@ class CallStream:
             if hasattr(items, "close"):
                 items.close()
 
-    def _send(self, payload: Buffer) -> None:
-        self._channel.send(Kind.DATA, self._stream, b"", payload)
+    def _send(self, payload: Buffer | SharedPayload) -> None:
+        self._channel.send_value(Kind.DATA, self._stream, payload)
         self._sent += len(payload)
 
     def _wait_for_room(self) -> bool:

@@ -15,8 +15,9 @@ from typing import Protocol, cast
 
 import msgspec
 
+from salver.data.shared_memory import SharedPayload, decode_release
 from salver.errors import ProtocolError, StartupError
-from salver.wire.frames import Buffer, Frame, FrameDecoder, Kind, frame_head
+from salver.wire.frames import SHARED, Buffer, Frame, FrameDecoder, Kind, frame_head
 from salver.wire.messages import PROTOCOL_VERSION, Hello, decode_hello, encode
 
 _JOIN_BELOW_BYTES = 128 * 1024  # above it a payload is written by itself, not copied into the joined buffer
@@ -58,6 +59,8 @@ class Channel(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._out: list[Buffer] = []
         self._flush_scheduled = False
+        self._unreleased: dict[int, SharedPayload] = {}
+        """Values in shared memory, by inode, that the other side has not opened yet."""
         self.sender = ""
         self.closed = False
 
@@ -87,6 +90,20 @@ class Channel(asyncio.Protocol):
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
+
+    def send_value(self, kind: int, stream: int, value: Buffer | SharedPayload) -> None:
+        """Like ``send``, for what ``dump_value`` gave; shared memory is kept until the other side says RELEASE."""
+        if not isinstance(value, SharedPayload):
+            self.send(kind, stream, b"", value)
+        elif not self.closed:
+            self._unreleased[value.inode] = value
+            self.send(kind, stream, b"", value.data, SHARED)
+
+    def value_released(self, frame: Frame) -> None:
+        """RELEASE came."""
+        value = self._unreleased.pop(decode_release(frame.meta), None)
+        if value is not None:
+            value.close()
 
     def _flush(self) -> None:
         self._flush_scheduled = False
@@ -154,6 +171,7 @@ class Channel(asyncio.Protocol):
         if not self.closed:
             self.closed = True
             self._out.clear()
+            self._unreleased.clear()
             self._receiver.channel_lost(self)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextvars import ContextVar
+from typing import Any
 from uuid import uuid4
 
 from msgspec import Struct
@@ -32,11 +33,20 @@ class RequestContext(Struct, frozen=True):
 
 
 class ReplicaIdentity(Struct, frozen=True):
-    """The replica that the current code runs in."""
+    """The replica that the current code runs in.
+
+    Attributes:
+        code_version: content hash of the deployment's code, arguments and options.
+        world_size: how many replicas the deployment should have, as of when this one was made.
+        servable_object: the user's object, or function; None until it is constructed.
+    """
 
     app_name: str
     deployment: str
     replica_id: str
+    code_version: str = ""
+    world_size: int = 1
+    servable_object: Any = None
 
 
 request_context: ContextVar[RequestContext] = ContextVar("salver_request_context", default=RequestContext())  # noqa: B039 - frozen

@@ -1,10 +1,10 @@
 """The user's ASGI application in a replica: started, called once per request, stopped.
 
 Errors that are not the application's fault (a full queue further down, a deployment that is gone, a deadline) must
-reach the ingress, which has one answer for each. But frameworks turn every ``Exception`` into their own 500 on its way
-out. So such an error travels as a ``LeftToIngress``, which is a ``BaseException`` and thus passes their ``except``
-clauses, and is turned back here. Answering in the application instead would need the wording, the status of a
-timeout and the error's kind in two places.
+reach the ingress, which has one answer for each: status, wording, ``Retry-After``, the kind of error in the metrics.
+But frameworks turn every exception into a response of their own on its way out, and middleware relies on there being
+one. So an application may *leave* such an error to the ingress: what it sends from then on goes through its
+middleware and ends here, and the error is raised when it has returned.
 """
 
 from __future__ import annotations
@@ -16,13 +16,22 @@ from anyio import to_thread
 from salver.data.asgi import Message, Scope
 from salver.data.lifespan import ASGIApp, Lifespan
 
+_LEFT = "salver.left_to_ingress"
 
-class LeftToIngress(BaseException):
-    """``error``, past all error handling of the application's."""
 
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
+class _Left:
+    __slots__ = ("error",)
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+
+def leave_to_ingress(scope: Scope, error: Exception) -> None:
+    """Let the ingress answer for ``error``. Raises it where there is none: in a test of the application alone."""
+    left = scope.get(_LEFT)
+    if left is None:
+        raise error
+    left.error = error
 
 
 class HostedApp:
@@ -48,12 +57,17 @@ class HostedApp:
     async def __call__(
         self, scope: Scope, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
     ) -> None:
-        """Serve one request or WebSocket. Raises what the application raises."""
+        """Serve one request or WebSocket. Raises what the application raises or has left to the ingress."""
         scope["state"] = dict(self._lifespan.state)
-        try:
-            await self._app(scope, receive, send)
-        except LeftToIngress as left:
-            raise left.error from None
+        scope[_LEFT] = left = _Left()
+
+        async def send_unless_left(message: Message) -> None:
+            if left.error is None:
+                await send(message)
+
+        await self._app(scope, receive, send_unless_left)
+        if left.error is not None:
+            raise left.error
 
     async def stop(self, timeout_s: float) -> None:
         """Shut the application down, within ``timeout_s`` seconds."""

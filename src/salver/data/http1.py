@@ -10,7 +10,8 @@ and the callbacks do not depend on how the network split the bytes (only the pie
                                      --> no body              -->
 
 An upgrade is not taken here: its head says what was asked for, and its body and the requests after it are
-read as HTTP/1.1, which is what a server that ignores Upgrade owes its client (RFC 9110, section 7.8).
+read as HTTP/1.1, which is what a server that ignores Upgrade owes its client (RFC 9110, section 7.8). Who takes it
+closes the parser.
 
 The usual feed, one complete head without a body, runs through without a copy and without a buffer.
 """
@@ -106,6 +107,10 @@ class RequestParser:
         except BadRequest:
             self._closed = True
             raise
+
+    def close(self) -> None:
+        """Drop what follows unread: the connection is no longer HTTP/1.1."""
+        self._closed = True
 
     def _read_head(self, data: bytes, position: int) -> int:
         if self._partial or data[position] == _CR:

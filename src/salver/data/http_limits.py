@@ -20,6 +20,9 @@ class HTTPLimits(Struct, frozen=True):
         body_idle_timeout_s: seconds without a byte while a body is read.
         keep_alive_timeout_s: seconds that a connection may idle between requests.
         keep_alive_requests: requests that one connection may carry.
+        websocket_message: bytes of a WebSocket message, after decompression (else close 1009).
+        websocket_ping_s: seconds between two pings of a WebSocket.
+        websocket_pong_s: seconds without any sign of life after a ping (then close 1001).
     """
 
     request_line: int = 8192
@@ -30,6 +33,9 @@ class HTTPLimits(Struct, frozen=True):
     body_idle_timeout_s: float = 30.0
     keep_alive_timeout_s: float = 90.0
     keep_alive_requests: int = 10_000
+    websocket_message: int = 16 * 1024 * 1024
+    websocket_ping_s: float = 20.0
+    websocket_pong_s: float = 20.0
 
 
 class BadRequest(ServeException):

@@ -37,6 +37,10 @@ class Handler(Protocol):
         """Route this request: it is complete, or large enough to be passed on while it still comes in."""
         ...
 
+    def websocket_requested(self, connection: HTTPConnection, exchange: RequestExchange) -> None:
+        """Take the connection over: ``exchange`` asks for a WebSocket."""
+        ...
+
     def connection_opened(self, connection: HTTPConnection) -> None: ...
 
     def connection_closed(self, connection: HTTPConnection) -> None: ...
@@ -187,7 +191,7 @@ class HTTPConnection(asyncio.Protocol):
             exchange.begun = True
             if exchange.head.expect_continue:
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._handler.request_ready(exchange)
+            self._hand_on(exchange)
         elif exchange.head.expect_continue:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -196,7 +200,21 @@ class HTTPConnection(asyncio.Protocol):
             exchange.pump_body()
         else:
             exchange.begun = True
+            self._hand_on(exchange)
+
+    def _hand_on(self, exchange: RequestExchange) -> None:
+        if exchange.head.upgrade == b"websocket":
+            self._handler.websocket_requested(self, exchange)
+        else:
             self._handler.request_ready(exchange)
+
+    def hand_over(self) -> asyncio.Transport:
+        """Give the transport to another protocol; what has come after the current request is dropped."""
+        self._parser.close()
+        self._current = self._receiving = None
+        self._pipeline.clear()
+        self._handler.connection_closed(self)
+        return self._transport
 
     # --- what the exchange answers ----------------------------------------------------------------------
 

@@ -5,8 +5,8 @@ Knows no sockets: a proxy process feeds it from connections, local testing mode 
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import time
 
 import msgspec
 from msgspec.structs import replace
@@ -16,6 +16,7 @@ from salver.data.http_head import RequestHead
 from salver.data.problem import NO_ROUTE, Problem
 from salver.data.proxy_options import ProxyOptions
 from salver.data.request_exchange import CLIENT_LEFT, RequestExchange
+from salver.data.request_metrics import http_answered, http_started
 from salver.errors import DeploymentUnavailableError
 from salver.wire.snapshot import ApplicationRoute, Snapshot
 
@@ -37,7 +38,6 @@ class Ingress:
         self.caller = caller
         self._options = options
         self._outside = options.root_path.encode()
-        self._loop = asyncio.get_running_loop()
         self._routes: list[tuple[str, bytes, ApplicationRoute]] = []
         self.debug = options.debug
         self.draining = False
@@ -45,7 +45,8 @@ class Ingress:
 
     def request_ready(self, exchange: RequestExchange) -> None:
         """Hand a request to the router of its application; ``exchange`` gets the answer, whatever it is."""
-        exchange.begin(self, self._loop.time())
+        http_started()
+        exchange.begin(self, time.monotonic())
         path = exchange.head.path
         if path.startswith(b"/-/") and self._answer_own(exchange, path):
             return
@@ -56,7 +57,9 @@ class Ingress:
         prefix, route = found
         exchange.route = prefix or "/"
         exchange.root_path = self._options.root_path + prefix
-        if self._outside:  # as clients see it: ASGI has the path that was stripped in `path` as well as in `root_path`
+        if (
+            self._outside
+        ):  # as clients see it: ASGI has the path that was stripped in `path` as well as in `root_path`
             exchange.head = replace(exchange.head, target=self._outside + exchange.head.target)
         exchange.app = route.name
         self._limit(exchange, route)
@@ -86,15 +89,17 @@ class Ingress:
 
     def request_ended(self, exchange: RequestExchange, status: int) -> None:
         """A request has its end, whichever."""
+        head = exchange.head
+        seconds = time.monotonic() - exchange.started_at
+        http_answered(exchange.route, head.method, exchange.app, status, seconds)
         if status == CLIENT_LEFT:
-            head = exchange.head
-            waited_ms = (self._loop.time() - exchange.started_at) * 1000
+            where = exchange.route or "-"
             logger.info(
-                "%s %s 499 %.1fms: the client left (%s)",
+                "%s %s 499 %.1fms: the client left",
                 head.method,
-                exchange.route or "-",
-                waited_ms,
-                exchange.request_id,
+                where,
+                seconds * 1000,
+                extra={"request_id": exchange.request_id},
             )
 
     # --- own answers ------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -18,20 +18,30 @@ from salver.data.context import ReplicaIdentity, RequestContext, replica_identit
 from salver.data.http_response import encode_header_block
 from salver.data.request_scope import RequestScope, request_scope
 from salver.data.results import encode_result
+from salver.data.shared_memory import load_shared, share
 from salver.data.user_code import MethodMissing, UnexpectedGenerator, UserCode
 from salver.errors import BackPressureError, DeploymentUnavailableError, RequestTimeoutError, SerializationError
-from salver.wire.frames import Frame, Kind
+from salver.wire.frames import SHARED, Frame, Kind
 from salver.wire.messages import CallMeta, ErrorKind, ErrorMeta, RequestMeta, decode_call, decode_request, encode
 from salver.wire.payload import dump_exception, dump_value, load_value
 
+if TYPE_CHECKING:
+    from salver.data.asgi_websocket import WebSocketSession
+
 logger = logging.getLogger("salver.replica")
+
+_OURS = ("salver.data.", "salver.wire.", "salver.serve.")
+_NOT_THE_USERS = (*_OURS, "asyncio", "concurrent.futures", "importlib.", "anyio.", "starlette.", "fastapi.")
+"""Modules whose frames say nothing to the user at the beginning of a traceback."""
+
+_WEBSOCKET_SCHEMES = frozenset(("ws", "wss"))
 
 
 class Invocation(RequestScope):
     """A request that runs: where its answer goes, and how to stop it.
 
     Attributes:
-        exchange: its HTTP side, or the items of a call that streams; None for any other call.
+        exchange: its HTTP or WebSocket side, or the items of a call that streams; None for any other call.
         abandoned: its caller no longer waits.
         exception_type: of what it failed with, for the metrics; empty when it did not.
     """
@@ -42,7 +52,7 @@ class Invocation(RequestScope):
         super().__init__()
         self.channel = channel
         self.stream = stream
-        self.exchange: HTTPExchange | CallStream | None = exchange
+        self.exchange: HTTPExchange | WebSocketSession | CallStream | None = exchange
         self.task: asyncio.Task[None] | None = None
         self.abandoned = False
         self.exception_type = ""
@@ -63,19 +73,26 @@ async def invoke_call(invocation: Invocation, user: UserCode, identity: ReplicaI
         meta = decode_call(frame.meta)
         _enter_request(identity, meta, meta.route, is_http=False)
         request_scope.set(invocation)
-        args, kwargs = load_value(frame.payload)
+        args, kwargs = _load_arguments(frame, user, meta.method)
         if meta.stream:
             invocation.exchange = stream = CallStream(invocation.channel, invocation.stream)
             await stream.send_all(await user.generate(meta.method, args, kwargs), user, meta.method)
             return
         result = await user.call(meta.method, args, kwargs)
-        payload = dump_value(result, f"the result of {user.name}.{meta.method}")
+        payload = dump_value(result, f"the result of {user.name}.{meta.method}", share)
     except BaseException as error:  # noqa: BLE001 - SystemExit and friends end the request, not the replica
         if not _was_cancelled(error):
             invocation.exception_type = type(error).__name__
             _send_error(invocation, error)
     else:
-        invocation.channel.send(Kind.RESPONSE, invocation.stream, b"", payload)
+        invocation.channel.send_value(Kind.RESPONSE, invocation.stream, payload)
+
+
+def _load_arguments(frame: Frame, user: UserCode, method: str) -> Any:
+    try:
+        return load_shared(frame.payload) if frame.flags & SHARED else load_value(frame.payload)
+    except SerializationError as error:
+        raise SerializationError(f"the arguments of {user.name}.{method}: {error}") from error
 
 
 async def invoke_http(
@@ -88,7 +105,10 @@ async def invoke_http(
         what = f"{meta.method} {meta.root_path or '/'}"
         _enter_request(identity, meta, meta.root_path or "/", is_http=True)
         request_scope.set(invocation)
-        await _handle_http(user, meta, exchange)
+        if meta.scheme in _WEBSOCKET_SCHEMES:
+            await _handle_websocket(user, meta, exchange, invocation)
+        else:
+            await _handle_http(user, meta, exchange)
         exchange.check_finished()
     except BaseException as error:  # noqa: BLE001 - as above
         if invocation.abandoned:
@@ -131,6 +151,16 @@ async def _handle_http(user: UserCode, meta: RequestMeta, exchange: HTTPExchange
         exchange.respond(result.status_code, block, result.body, -1 if declared is None else declared)
     else:
         await result(scope, exchange.receive, exchange.send)
+
+
+async def _handle_websocket(
+    user: UserCode, meta: RequestMeta, exchange: HTTPExchange, invocation: Invocation
+) -> None:
+    from salver.data.asgi_websocket import WebSocketSession, serve_websocket  # few replicas need it
+
+    session = WebSocketSession(exchange, invocation.channel, invocation.stream)
+    invocation.exchange = session
+    await serve_websocket(user.asgi_app, meta, session)
 
 
 def _http_failure(error: BaseException) -> ErrorMeta:
@@ -186,9 +216,7 @@ def user_traceback(error: BaseException) -> str:
 
 
 def _is_ours(module: str) -> bool:
-    return module in {"contextlib", "importlib"} or module.startswith(
-        ("salver.data.", "salver.wire.", "concurrent.futures", "asyncio", "starlette.", "fastapi.", "anyio.", "importlib.")
-    )
+    return module in {"contextlib", "importlib"} or module.startswith(_NOT_THE_USERS)
 
 
 def text_of(error: BaseException) -> str:

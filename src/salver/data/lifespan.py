@@ -1,8 +1,8 @@
 """The ASGI lifespan protocol, from the server's side: one task that stays open while the application is served.
 
-The application is called once with a ``lifespan`` scope. It is told to start, answers, waits, is told to stop, answers
-and returns. All of that is one task, because what a lifespan enters (task groups, cancel scopes) must be left in the
-task that entered it.
+The application is called once with a ``lifespan`` scope. It is told to start, answers, waits, is told to stop,
+answers and returns. All of that is one task, because what a lifespan enters (task groups, cancel scopes) must be left
+in the task that entered it.
 
 An application that raises or returns before it has answered does not know the protocol, which the specification
 allows: it is served without. One that says that its startup failed is not served.

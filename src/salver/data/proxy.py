@@ -7,7 +7,7 @@ import logging
 import resource
 import socket
 from email.utils import formatdate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from salver.data.caller import Caller
 from salver.data.channel import Connect
@@ -18,6 +18,9 @@ from salver.data.metrics_push import MetricsPush
 from salver.data.proxy_options import ProxyOptions
 from salver.data.request_exchange import RequestExchange
 from salver.wire.messages import Hello
+
+if TYPE_CHECKING:
+    from salver.data.websocket_server import WebSocketConnection
 
 logger = logging.getLogger("salver.proxy")
 
@@ -51,7 +54,7 @@ class Proxy:
             self._caller.push_metrics(metrics)
         self.ingress = Ingress(self._caller, options)
         self._options = options
-        self._connections: set[HTTPConnection] = set()
+        self._connections: set[HTTPConnection | WebSocketConnection] = set()
         self._paused: set[HTTPConnection] = set()
         """Connections that are not read from while their request runs."""
         self._most_connections = min(_MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
@@ -119,19 +122,27 @@ class Proxy:
 
     # --- Handler, for the connections -------------------------------------------------------------------
 
-    def connection_opened(self, connection: HTTPConnection) -> None:
+    def connection_opened(self, connection: HTTPConnection | WebSocketConnection) -> None:
         self._connections.add(connection)
         if len(self._connections) > self._most_connections:
             connection.abort()
 
-    def connection_closed(self, connection: HTTPConnection) -> None:
+    def connection_closed(self, connection: HTTPConnection | WebSocketConnection) -> None:
         self._connections.discard(connection)
-        self._paused.discard(connection)
+        if isinstance(connection, HTTPConnection):
+            self._paused.discard(connection)
         if self.draining and not self._connections:
             self._emptied.set()
 
     def request_ready(self, exchange: RequestExchange) -> None:
         self.ingress.request_ready(exchange)
+
+    def websocket_requested(self, connection: HTTPConnection, exchange: RequestExchange) -> None:
+        from salver.data.websocket_server import take_over  # 2 MB, for the proxies that need it
+
+        websocket = take_over(connection, exchange, self, self._options.limits)
+        if websocket is not None:
+            self.ingress.request_ready(websocket)
 
     def reading_paused(self, connection: HTTPConnection) -> None:
         self._paused.add(connection)

@@ -16,12 +16,16 @@ from collections.abc import Callable
 from types import CoroutineType
 from typing import Any, cast
 
+import msgspec
+
 from salver.data.asgi import HTTPExchange
 from salver.data.channel import Channel
 from salver.data.context import ReplicaIdentity, RequestContext, replica_identity, request_context
+from salver.data.draining import announce_drain
 from salver.data.invocation import Invocation, invoke_call, invoke_http, text_of, user_traceback
 from salver.data.load_board import LoadBoard
 from salver.data.metrics_push import MetricsPush
+from salver.data.models import ReplicaModels
 from salver.data.request_metrics import ReplicaRequests
 from salver.data.slots import Slots
 from salver.data.user_code import UserCode
@@ -57,6 +61,7 @@ class Replica:
         self._metrics = metrics
         self._requests: ReplicaRequests | None = None
         self._slots = Slots(board.cells, slot)
+        self._models = ReplicaModels(self._models_changed)
         self._user: UserCode | None = None
         self._stop_within_s = 0.0
         self._identity = ReplicaIdentity("", "", "")
@@ -80,6 +85,14 @@ class Replica:
             self._metrics.add(channel)
         if self._draining:
             channel.send(Kind.GOAWAY)
+        if self._models.ids and channel.sender != CONTROLLER:
+            channel.send(Kind.MODELS, 0, encode(self._models.ids))
+
+    def _models_changed(self, ids: tuple[str, ...]) -> None:
+        meta = encode(ids)
+        for channel in self._channels:
+            if channel.sender and channel.sender != CONTROLLER:
+                channel.send(Kind.MODELS, 0, meta)
 
     def drain(self) -> None:
         """Take nothing new; ``drained`` is set when the last caller has hung up."""
@@ -90,6 +103,7 @@ class Replica:
         for channel in self._channels:
             if channel.sender:
                 channel.send(Kind.GOAWAY)
+        announce_drain(self._identity.replica_id)
         self._check_drained()
 
     def _check_drained(self) -> None:
@@ -109,6 +123,7 @@ class Replica:
         for channel in list(self._channels):
             channel.close()
         self._slots.clear()
+        await self._models.close()
         if self._user is not None:
             await self._user.stop(self._stop_within_s)
             self._user = None
@@ -132,6 +147,8 @@ class Replica:
             self._slots.decline(channel)
         elif kind == Kind.CONTROL:
             self._control(channel, frame)
+        elif kind == Kind.RELEASE:
+            channel.value_released(frame)
 
     def channel_lost(self, channel: Channel) -> None:
         self._channels.discard(channel)
@@ -166,6 +183,7 @@ class Replica:
         finally:
             route = request_context.get().route
             requests.call_ended(route, time.perf_counter() - started, invocation.exception_type)
+            self._models.request_ended()
             self._ended(invocation)
 
     def _ended(self, invocation: Invocation) -> None:
@@ -206,16 +224,17 @@ class Replica:
 
     async def _initialize(self, message: Initialize) -> None:
         spec = message.deployment
-        identity = ReplicaIdentity(spec.id.app, spec.id.name, message.replica_id)
+        identity = ReplicaIdentity(spec.id.app, spec.id.name, message.replica_id, spec.version, spec.num_replicas)
         replica_identity.set(identity)
         request_context.set(RequestContext(app_name=spec.id.app))
+        self._models.open(message.replica_id)
         self._prepare(message.application.code)
         self._stop_within_s = spec.graceful_shutdown_timeout_s
         user = await UserCode.construct(spec.definition, threads=spec.max_ongoing_requests, name=spec.id.name)
         self._user = user  # from here on ``close`` shuts it down
         if spec.user_config is not None:
             await user.reconfigure(spec.user_config)
-        self._identity = identity
+        self._identity = identity = msgspec.structs.replace(identity, servable_object=user.target)
         self._requests = ReplicaRequests(identity)
         self.constructed.set()
         if not self._draining:

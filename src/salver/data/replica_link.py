@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from salver.data.channel import Channel, Connect
-from salver.wire.frames import END, Frame, Kind
+from salver.data.shared_memory import inode_of
+from salver.wire.frames import END, SHARED, Frame, Kind
 from salver.wire.messages import Hello, decode_models
 from salver.wire.snapshot import ReplicaRoute
 
@@ -209,11 +210,16 @@ class ReplicaLink:
             exchange = self.streams.pop(frame.stream, None)
             if exchange is not None:
                 exchange.frame_received(frame)
+            if frame.flags & SHARED:
+                channel.send(Kind.RELEASE, 0, inode_of(frame.payload))
+            if exchange is not None:
                 self._stream_ended()
         elif kind == Kind.HEAD or kind == Kind.DATA or kind == Kind.CREDIT:
             exchange = self.streams.get(frame.stream)
             if exchange is not None:
                 exchange.frame_received(frame)
+            if frame.flags & SHARED:
+                channel.send(Kind.RELEASE, 0, inode_of(frame.payload))
         elif kind == Kind.BUSY:
             self._busy(frame)
         elif kind == Kind.READY:

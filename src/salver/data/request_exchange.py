@@ -234,9 +234,19 @@ class RequestExchange:
     def dispatch(self, link: ReplicaLink, stream: int) -> None:
         self._link = link
         self._stream = stream
+        meta = self._request_meta(0.0 if self._deadline is None else self._remaining_s(self._deadline))
+        channel = link.channel
+        assert channel is not None
+        if self.body.streams:
+            self.body.restart()
+            channel.send(Kind.REQUEST, stream, encode(meta))
+        else:
+            channel.send(Kind.REQUEST, stream, encode(meta), self.body.whole(), END)
+
+    def _request_meta(self, remaining_s: float) -> RequestMeta:
         head = self.head
         connection = self._connection
-        meta = RequestMeta(
+        return RequestMeta(
             head.method,
             head.target,
             head.headers,
@@ -247,17 +257,10 @@ class RequestExchange:
             connection.scheme,
             connection.client,
             connection.server,
-            0.0 if self._deadline is None else self._remaining_s(self._deadline),
+            remaining_s,
             self.model_id,
             self.session_id,
         )
-        channel = link.channel
-        assert channel is not None
-        if self.body.streams:
-            self.body.restart()
-            channel.send(Kind.REQUEST, stream, encode(meta))
-        else:
-            channel.send(Kind.REQUEST, stream, encode(meta), self.body.whole(), END)
 
     def _remaining_s(self, deadline: float) -> float:
         return max(deadline - asyncio.get_running_loop().time(), _SHORTEST_S)

@@ -1,7 +1,7 @@
 """Large buffers, from one process to another without going through a socket.
 
-The sender writes them into a *memfd*, a file that has no name and no file system: it does not need ``/dev/shm``, there
-is nothing to guess, and the kernel frees it when the last descriptor and the last mapping have gone, also after
+The sender writes them into a *memfd*, a file that has no name and no file system: it does not need ``/dev/shm``,
+there is nothing to guess, and the kernel frees it when the last descriptor and the last mapping have gone, also after
 ``kill -9`` of either side. It is filled with ``pwrite``, never through a mapping, so that running out of memory is an
 error and not SIGBUS, and then sealed: it can neither shrink nor change, so no reader has to trust anybody.
 
@@ -14,13 +14,26 @@ Lifetime. The sender keeps the descriptor until the receiver has opened the file
 
 * arguments: until their call has ended, since it may be sent to several replicas (``data.call``);
 * results and items: until the caller says RELEASE or its channel breaks (``data.channel``). The caller's link says
-  it for every such frame, wanted or not (``data.replica_link``).
+  it for every such frame, wanted or not (``data.replica_link``). An item is opened when it comes and mapped when it
+  is taken; what waits is bounded by the stream's credit, in which the shared bytes count.
 
 A process holds at most 256 of them, and 1 GiB unless it is a single one; what comes on top goes through the socket,
 and so does everything where the kernel refuses. Both ends must be in the same pid namespace, with ``/proc`` mounted.
 
-From which size on: 256 KiB. Measured with ``python benchmarks/large_payloads.py`` on two cores of a virtual machine
-(see there for the table).
+From which size on: 1 MiB. ``python benchmarks/large_payloads.py``, two cores of a loaded virtual machine, Linux 6.18,
+uint8 arrays, MB/s as argument and as result::
+
+    128 KiB   shared   345,   293   socket  816, 825
+    384 KiB   shared   620,   570   socket  540, 400
+    512 KiB   shared   730,   665   socket 1470, 525
+    768 KiB   shared   870,   805   socket  560, 515
+      1 MiB   shared   965,  1000   socket  680, 460
+     10 MB    shared  1155,  1175   socket  725, 610
+     64 MiB   shared  1260,  1230   socket  460, 630
+
+Most of it is the kernel's work on pages: allocating and filling them (10 MB: 4 ms), mapping (1 ms), freeing (2 ms).
+``MAP_POPULATE`` would copy every page of a private writable mapping; ``MADV_POPULATE_READ`` and ``fallocate`` gained
+nothing. Small buffers in the socket stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -38,7 +51,7 @@ from salver.errors import SerializationError
 from salver.wire.frames import Buffer
 from salver.wire.payload import join, load_value
 
-SHARED_FROM_BYTES = 256 * 1024
+SHARED_FROM_BYTES = 1024 * 1024
 """Smallest buffer that is shared; smaller ones are copied, and so are writable where they arrive."""
 
 _MOST_HELD = 256
@@ -80,30 +93,33 @@ _held = _Held()
 
 
 class SharedPayload:
-    """A payload whose large buffers are in this process's memory, until it is closed.
+    """A payload whose large buffers are in this process's memory, until it is closed or nobody refers to it.
 
     Attributes:
         data: the payload of the frame.
         inode: identifies the memory among everything that this process holds.
     """
 
-    __slots__ = ("_fd", "_size", "data", "inode")
+    __slots__ = ("_fd", "_shared", "data", "inode")
 
     def __init__(self, fd: int, size: int, pickled: Buffer) -> None:
         self._fd = fd
-        self._size = size
+        self._shared = size
         self.inode = os.fstat(fd).st_ino
         self.data = _REFERENCE.pack(os.getpid(), fd, self.inode, size) + pickled
+
+    def __len__(self) -> int:
+        """What it weighs for flow control, as ``ReceivedPayload``'s does: all of its bytes, wherever they are."""
+        return len(self.data) + self._shared
 
     def close(self) -> None:
         """Whoever has not opened it will not. May be called twice."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-            _held.give_back(self._size)
+            _held.give_back(self._shared)
 
     def __del__(self) -> None:
-        """For what was never sent: a loop that was closed, an error on the way."""
         self.close()
 
 
@@ -142,39 +158,29 @@ def _write(views: list[memoryview], size: int) -> int:
     return fd
 
 
-def load_shared(payload: Buffer) -> Any:
-    """The value of a SHARED frame.
+class ReceivedPayload:
+    """The payload of a SHARED frame, opened: its sender may let it go. Closed when nobody refers to it.
 
     Raises:
-        SharedMemoryGone: its sender has let it go, so it has died or cancelled the call.
-        SerializationError: it is not what it should be, or the value cannot be rebuilt here.
+        SharedMemoryGone: its sender has let it go already, so it has died or cancelled the call.
+        SerializationError: the memory is not what was announced.
     """
-    with memoryview(payload) as view:
-        memory = _SharedFile(view)
+
+    __slots__ = ("_fd", "_offset", "_payload", "_shared")
+
+    def __init__(self, payload: Buffer) -> None:
+        self._fd = -1
+        self._offset = 0
+        self._payload = payload
         try:
-            return load_value(view[_REFERENCE.size :], memory.take)
-        finally:
-            memory.close()
-
-
-class _SharedFile:
-    """Memory of another process, opened: gives out its buffers one after the other."""
-
-    def __init__(self, payload: memoryview) -> None:
-        try:
-            pid, fd, inode, self._size = _REFERENCE.unpack_from(payload)
+            pid, fd, inode, self._shared = _REFERENCE.unpack_from(payload)
         except struct.error as error:
             raise SerializationError(f"bad reference to shared memory: {error}") from error
-        self._offset = 0
         try:
             self._fd = os.open(f"/proc/{pid}/fd/{fd}", _HOW)
         except OSError as error:
             raise SharedMemoryGone(f"a large value is no longer in the memory of process {pid}: {error}") from error
-        try:
-            self._check(pid, inode)
-        except BaseException:
-            self.close()
-            raise
+        self._check(pid, inode)
 
     def _check(self, pid: int, inode: int) -> None:
         found = os.fstat(self._fd)
@@ -184,19 +190,40 @@ class _SharedFile:
             seals = fcntl.fcntl(self._fd, fcntl.F_GET_SEALS)
         except OSError:
             seals = 0
-        if found.st_size != self._size or seals & _SEALS != _SEALS:
+        if found.st_size != self._shared or seals & _SEALS != _SEALS:
             raise SerializationError(f"the shared memory of process {pid} is not as announced")
 
-    def take(self, size: int) -> memoryview:
+    def __len__(self) -> int:
+        """As ``SharedPayload``'s."""
+        return len(self._payload) + self._shared
+
+    def load(self) -> Any:
+        """The value, once. Raises SerializationError when it cannot be rebuilt here."""
+        try:
+            return load_value(memoryview(self._payload)[_REFERENCE.size :], self._take)
+        finally:
+            self.close()
+
+    def _take(self, size: int) -> memoryview:
         """The next buffer, read-only, of a mapping of its own: it is freed when this one is no longer used."""
         offset = self._offset
         self._offset += _whole_pages(size)
-        if not 0 < size <= self._size - offset:
-            raise ValueError(f"a buffer of {size} bytes at {offset} in shared memory of {self._size}")
+        if not 0 < size <= self._shared - offset:
+            raise ValueError(f"a buffer of {size} bytes at {offset} in shared memory of {self._shared}")
         return memoryview(map_privately(self._fd, offset, size)).toreadonly()
 
     def close(self) -> None:
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def load_shared(payload: Buffer) -> Any:
+    """The value of a SHARED frame; raises as ``ReceivedPayload`` and its ``load`` do."""
+    return ReceivedPayload(payload).load()
 
 
 def _whole_pages(size: int) -> int:

@@ -13,9 +13,12 @@ from collections import deque
 from salver.data.call import OutgoingCall
 from salver.data.call_errors import rebuild_error
 from salver.data.current import CallSite
-from salver.wire.frames import END, Buffer, Frame, Kind
+from salver.data.shared_memory import ReceivedPayload
+from salver.errors import SerializationError
+from salver.wire.frames import END, SHARED, Buffer, Frame, Kind
 from salver.wire.messages import STREAM_WINDOW_BYTES, CallMeta, decode_error, encode_credit
 
+_GRANT_AT_MOST_BYTES = 2**32 - 1
 _GRANT_FROM_BYTES = STREAM_WINDOW_BYTES // 4  # what has been taken is granted in steps worth a frame
 
 
@@ -26,12 +29,12 @@ class StreamedCall(OutgoingCall):
 
     def __init__(self, site: CallSite, key: str, meta: CallMeta, deadline: float | None = None) -> None:
         super().__init__(site, key, meta, deadline)
-        self._items: deque[Buffer] = deque()
+        self._items: deque[Buffer | ReceivedPayload] = deque()
         self._owed = 0
         self._begun = False
         self._taking = threading.Lock()
 
-    def take(self) -> Buffer | None:
+    def take(self) -> Buffer | ReceivedPayload | None:
         """The next item, pickled; empty after the last one, None when it has yet to come. For any thread.
 
         Raises what the generator raised, after the items before that; or why there is no answer.
@@ -51,8 +54,10 @@ class StreamedCall(OutgoingCall):
         return b""
 
     def _grant(self, size: int) -> None:
-        if self._link is not None and self._link.channel is not None:
-            self._link.channel.send(Kind.CREDIT, self._stream, encode_credit(size))
+        while size and self._link is not None and self._link.channel is not None:
+            step = min(size, _GRANT_AT_MOST_BYTES)
+            self._link.channel.send(Kind.CREDIT, self._stream, encode_credit(step))
+            size -= step
 
     def cancel(self) -> None:
         """As for every call; items that were not taken are dropped."""
@@ -76,9 +81,16 @@ class StreamedCall(OutgoingCall):
             if frame.flags & END:
                 self._end(None)
             else:
-                self._items.append(frame.payload)
-                self._release_waiters()
+                self._item_received(frame)
         elif frame.kind == Kind.HEAD:
             self._begun = True
         elif frame.kind == Kind.ERROR:
             self._end(rebuild_error(decode_error(frame.meta), frame.payload, self.request_id))
+
+    def _item_received(self, frame: Frame) -> None:
+        try:
+            self._items.append(ReceivedPayload(frame.payload) if frame.flags & SHARED else frame.payload)
+        except SerializationError as error:
+            self._give_up(self._unreadable(error))
+        else:
+            self._release_waiters()

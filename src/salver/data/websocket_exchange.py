@@ -16,7 +16,7 @@ from collections import deque
 from typing import Protocol
 
 from salver.data.channel import Channel
-from salver.data.problem import OVERLOADED, REPLICA_DIED, UNAVAILABLE, Problem
+from salver.data.problem import BAD_REQUEST, OVERLOADED, REPLICA_DIED, UNAVAILABLE, Problem
 from salver.data.replica_link import ReplicaLink
 from salver.data.request_exchange import CLIENT_LEFT, Client, RequestExchange
 from salver.wire.frames import END, TEXT, Frame, Kind
@@ -33,6 +33,7 @@ _INTERNAL_ERROR = 1011
 _RESTART = 1012
 _TRY_AGAIN_LATER = 1013
 _ABNORMAL = 1006
+_REASON_AT_MOST = 123  # a control frame has 125 bytes, two of them are the code
 
 
 class WebSocketClient(Client, Protocol):
@@ -88,6 +89,11 @@ class WebSocketExchange(RequestExchange):
         payload, flags = self._held.popleft()
         self._credit -= len(payload) + MESSAGE_OVERHEAD_BYTES
         channel.send(Kind.BODY, self._stream, b"", payload, flags)
+
+    def client_spoke_early(self) -> None:
+        """It must wait for the answer (RFC 6455, section 4.1): what it sends before is nobody's to interpret."""
+        self._stop()
+        super()._broken(Problem(400, BAD_REQUEST, "The client sent more before its handshake was answered."))
 
     def client_closed(self, code: int, reason: str) -> None:
         """The client sent its close, or is gone (1006). What it sent before still arrives, whatever the credit."""
@@ -175,4 +181,4 @@ class WebSocketExchange(RequestExchange):
     def _finish(self, code: int, reason: str, status: int) -> None:
         self._held.clear()
         self._ended(status)
-        self._socket.close(code, reason)
+        self._socket.close(code, reason.encode()[:_REASON_AT_MOST].decode(errors="ignore"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from salver.controller.client import Control, ControlRefused, ControlUnreachable
 from salver.data.context import replica_identity
@@ -33,6 +33,9 @@ from salver.serve.session import (
 )
 from salver.serve.start_options import http_options_of_start
 from salver.serve.validation import OptionsError
+
+if TYPE_CHECKING:
+    from salver.serve.local_http import LocalClient
 
 _POLL_S = 30.0
 _DELETE_WITHIN_S = 60.0
@@ -102,6 +105,7 @@ def run(
     name: str = "default",
     route_prefix: str | None = "/",
     *,
+    local: bool = False,
     _local_testing_mode: bool = False,
 ) -> DeploymentHandle[Any]:
     """Deploy an application, wait until it runs, and return a handle to its ingress.
@@ -114,8 +118,8 @@ def run(
         blocking: stay here until Ctrl-C, then end what this process started.
         name: of the application.
         route_prefix: path prefix of its HTTP requests; None to expose it to handles only.
-        _local_testing_mode: for tests: replicas are objects in this process, called by handles; nothing is started,
-            nothing listens.
+        local: for tests: replicas are objects in this process, called by handles and by ``local_client``; no process
+            is started, nothing listens. ``_local_testing_mode`` is Ray Serve's name of it.
 
     Raises:
         RuntimeError: a constructor failed; the message holds its traceback.
@@ -125,7 +129,7 @@ def run(
     if not isinstance(cast(object, target), Application):
         raise TypeError(f"serve.run takes the Application that `.bind()` returns, but got: {type(target).__name__}.")
     spec = build_application(target, name=name, route_prefix=route_prefix, code=code_context())
-    session = current_session() or (_local_session() if _local_testing_mode else _default_session())
+    session = current_session() or (_local_session() if local or _local_testing_mode else _default_session())
     _deploy_and_wait(spec, session.control)
     handle: DeploymentHandle[Any] = DeploymentHandle(spec.ingress, name)
     if replica_identity.get() is None:
@@ -185,6 +189,20 @@ def _wait_until_running(control: Control, name: str) -> None:
             return
         if view.status == "DEPLOY_FAILED":
             raise RuntimeError(f"Deploying application {name} failed: {view.message}")
+
+
+def local_client(timeout_s: float = 60.0) -> LocalClient:
+    """An HTTP client of the applications that this process runs with ``serve.run(app, local=True)``.
+
+    Args:
+        timeout_s: for one request, in seconds.
+
+    Raises:
+        ServeException: this process runs none.
+    """
+    from salver.serve.local_http import client_of_this_process
+
+    return client_of_this_process(timeout_s)
 
 
 def _block() -> None:

@@ -23,12 +23,14 @@ def make_apps_picklable() -> None:
 
 
 def _reduce_state(state: State) -> tuple[Any, ...]:
-    return State, (), dict(vars(state)), None, None, _set_attributes
+    return _restore_state, (dict(vars(state)),)
 
 
-def _set_attributes(state: State, attributes: dict[str, Any]) -> None:
+def _restore_state(attributes: dict[str, Any]) -> State:
+    state = State()
     vars(state).update(attributes)
+    return state
 
 
 def _reduce_included_router(included: Any) -> tuple[Any, ...]:
-    return type(included), (included.original_router, included.include_context)
+    return included.__class__, (included.original_router, included.include_context)

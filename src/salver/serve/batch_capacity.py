@@ -7,6 +7,7 @@ would never hold more than 5 and always wait for its timeout.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from salver.records import DeploymentId
 from salver.serve.batched_code import BatchedCode, batched_functions
@@ -16,7 +17,7 @@ from salver.serve.options import DeploymentOptions
 logger = logging.getLogger("salver.serve")
 
 
-def options_with_room_for_batches(deployment: Deployment[object], name: DeploymentId) -> DeploymentOptions:
+def options_with_room_for_batches(deployment: Deployment[Any], name: DeploymentId) -> DeploymentOptions:
     """The deployment's options, with ``max_ongoing_requests`` chosen by its batches where the user did not set it.
 
     The choice is what fills all batches of all batched functions, and at least the default. A value of the user's

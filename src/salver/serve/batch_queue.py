@@ -31,7 +31,7 @@ _queues: dict[_Key, BatchQueue] = {}
 
 
 def batch_queue(code: BatchedCode, owner: object) -> BatchQueue:
-    """The queue for calls on the running loop; ``owner`` is the object whose method is called, None for a function."""
+    """The queue for calls on the running loop; ``owner`` is the object whose method it is, None for a function."""
     loop = asyncio.get_running_loop()
     identity = replica_identity.get()
     key = (id(code), id(owner), id(identity), id(loop))

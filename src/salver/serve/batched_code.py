@@ -7,7 +7,8 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any
+from types import MethodType
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from salver.serve.batch_call import Call
@@ -78,19 +79,22 @@ class BatchedCode:
         """
         if not args:
             return False
-        if isinstance(args[0], type):
-            return self._is_member(args[0], classmethod)
-        cls = type(args[0])
+        first: object = args[0]
+        cls = type(first)
+        if isinstance(first, type):
+            return self._is_in(cast("type[Any]", first), as_class_method=True)
         known = self._is_method_of.get(cls)
         if known is None:
-            known = self._is_method_of[cls] = self._is_member(cls, Callable)
+            known = self._is_method_of[cls] = self._is_in(cls, as_class_method=False)
         return known
 
-    def _is_member(self, cls: type, kind: Any) -> bool:
-        """Looks at base classes as well, under any name: ``super().predict(item)`` is a call of a method, too."""
+    def _is_in(self, cls: type[Any], *, as_class_method: bool) -> bool:
+        """Base classes count, and names do not: ``super().predict(item)`` is a call of a method, too."""
         members = (member for base in cls.__mro__ for member in vars(base).values())
         return any(
-            isinstance(member, kind) and not isinstance(member, staticmethod) and batched_code(member) is self
+            isinstance(member, classmethod) == as_class_method
+            and not isinstance(member, staticmethod)
+            and batched_code(member) is self
             for member in members
         )
 
@@ -123,8 +127,11 @@ def batched_code(member: object) -> BatchedCode | None:
         code = attributes.get(CODE_ATTRIBUTE)
         if isinstance(code, BatchedCode):
             return code
-        member = getattr(member, "__func__", None) or attributes.get("__wrapped__")
-        if member is None:
+        if isinstance(member, staticmethod | classmethod | MethodType):
+            member = cast("object", member.__func__)
+        elif "__wrapped__" in attributes:
+            member = attributes["__wrapped__"]
+        else:
             break
     return None
 

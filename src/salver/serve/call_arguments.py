@@ -6,6 +6,7 @@ import asyncio
 from typing import Any, cast
 
 from salver.data.call import OutgoingCall
+from salver.data.shared_memory import SharedPayload, share
 from salver.errors import SerializationError
 from salver.serve.response import DeploymentResponse, DeploymentResponseGenerator
 from salver.wire.frames import Buffer
@@ -33,10 +34,10 @@ def hold_response(value: object) -> bool:
     return False
 
 
-def dump_arguments(callee: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Buffer:
+def dump_arguments(callee: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Buffer | SharedPayload:
     """Pickle them. Raises SerializationError, which names the one to blame."""
     try:
-        return dump_value((args, kwargs))
+        return dump_value((args, kwargs), send_buffers=share)
     except SerializationError:
         for name, value in (*enumerate(args, start=1), *kwargs.items()):
             dump_value(value, f"{callee}: argument {name!r}")  # raises again, under its name

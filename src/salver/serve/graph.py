@@ -18,6 +18,7 @@ from typing import Any
 
 from salver.errors import ConfigurationError, SerializationError
 from salver.records import ApplicationSpec, CodeContext, DeploymentId, DeploymentSpec
+from salver.serve.batch_capacity import options_with_room_for_batches
 from salver.serve.deployment import Application, Deployment, constructor_signature
 from salver.serve.fingerprint import code_fingerprint, stable_definition
 from salver.serve.handle import DeploymentHandle
@@ -167,7 +168,7 @@ def _labelled_arguments(deployment: Deployment[Any]) -> Mapping[str, object]:
 
 def _deployment_spec(node: _Node, fingerprint: str) -> DeploymentSpec:
     _check_user_config(node)
-    options = node.deployment.all_options
+    options = options_with_room_for_batches(node.deployment, node.id)
     num_replicas = options.target_num_replicas
     return DeploymentSpec(
         id=node.id,

@@ -115,7 +115,7 @@ class DeploymentHandle(Generic[T_co]):
         method_name: str | None = None,
         stream: Literal[True],
         **rare: Unpack[RareHandleOptions],
-    ) -> DeploymentHandle[Streamed[Any]]: ...
+    ) -> StreamingHandle: ...
     @overload
     def options(
         self: DeploymentHandle[S],
@@ -142,7 +142,7 @@ class DeploymentHandle(Generic[T_co]):
     @overload
     def options(
         self, *, method_name: str | None = None, stream: Literal[True], **rare: Unpack[RareHandleOptions]
-    ) -> DeploymentHandle[Streamed[Any]]: ...
+    ) -> StreamingHandle: ...
     @overload
     def options(
         self, *, method_name: str, stream: bool | None = None, **rare: Unpack[RareHandleOptions]
@@ -189,11 +189,6 @@ class DeploymentHandle(Generic[T_co]):
         stream = inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method)
         return self.options(method_name=method_name_of(method), stream=stream)
 
-    @overload
-    def __getattr__(self: DeploymentHandle[Streamed[R]], name: str) -> DeploymentHandle[Streamed[Any]]: ...
-    @overload
-    def __getattr__(self, name: str) -> DeploymentHandle[Any]: ...
-
     def __getattr__(self, name: str) -> DeploymentHandle[Any]:
         if name.startswith("__") and name.endswith("__"):  # pickle, copy and inspect look for these
             raise AttributeError(name)
@@ -204,27 +199,76 @@ class DeploymentHandle(Generic[T_co]):
 
     # --- calling ----------------------------------------------------------------------------------------
 
-    # A DeploymentResponse can stand for any argument; the type system cannot say so of all at once, so there are
-    # overloads for the first two positions.
+    # Overloads, in this order: nothing is known; only that it streams; a DeploymentResponse in the first or second place
+    # (it can stand for any argument, which the type system cannot say of all at once); then what the method takes. Of
+    # the last: a stream; a generator without ``stream``, which never gives a value; ``async def``; the rest. "Or a
+    # coroutine" in the rest keeps it in agreement with the overload before where an argument is Any and both fit.
     @overload
     def remote(self: DeploymentHandle[_Unknown], *args: Any, **kwargs: Any) -> DeploymentResponse[Any]: ...
     @overload
     def remote(self: DeploymentHandle[Streamed[R]], *args: Any, **kwargs: Any) -> DeploymentResponseGenerator[R]: ...
+    @overload
+    def remote(  # pyright: ignore[reportOverlappingOverload] - a value that is Streamed does not exist
+        self: DeploymentHandle[Callable[..., Streamed[R]]], a: DeploymentResponse[Any], /, *more: Any, **kwargs: Any
+    ) -> DeploymentResponseGenerator[R]: ...
+    @overload
+    def remote(  # pyright: ignore[reportOverlappingOverload] - a value that is Streamed does not exist
+        self: DeploymentHandle[Callable[..., Streamed[R]]],
+        a: Any,
+        b: DeploymentResponse[Any],
+        /,
+        *more: Any,
+        **kwargs: Any,
+    ) -> DeploymentResponseGenerator[R]: ...
+    @overload
+    def remote(
+        self: DeploymentHandle[Callable[..., Coroutine[Any, Any, R]]],
+        a: DeploymentResponse[Any],
+        /,
+        *more: Any,
+        **kwargs: Any,
+    ) -> DeploymentResponse[R]: ...
+    @overload
+    def remote(
+        self: DeploymentHandle[Callable[..., Coroutine[Any, Any, R]]],
+        a: Any,
+        b: DeploymentResponse[Any],
+        /,
+        *more: Any,
+        **kwargs: Any,
+    ) -> DeploymentResponse[R]: ...
+    @overload
+    def remote(
+        self: DeploymentHandle[Callable[..., Coroutine[Any, Any, R] | R]],
+        a: DeploymentResponse[Any],
+        /,
+        *more: Any,
+        **kwargs: Any,
+    ) -> DeploymentResponse[R]: ...
+    @overload
+    def remote(
+        self: DeploymentHandle[Callable[..., Coroutine[Any, Any, R] | R]],
+        a: Any,
+        b: DeploymentResponse[Any],
+        /,
+        *more: Any,
+        **kwargs: Any,
+    ) -> DeploymentResponse[R]: ...
     @overload
     def remote(
         self: DeploymentHandle[Callable[P, Streamed[R]]], *args: P.args, **kwargs: P.kwargs
     ) -> DeploymentResponseGenerator[R]: ...
     @overload
     def remote(
-        self: DeploymentHandle[Callable[P, Coroutine[Any, Any, R]]], *args: P.args, **kwargs: P.kwargs
-    ) -> DeploymentResponse[R]: ...
-    @overload
-    def remote(
         self: DeploymentHandle[Callable[P, AsyncIterator[R] | Iterator[R]]], *args: P.args, **kwargs: P.kwargs
     ) -> DeploymentResponse[Never]: ...
     @overload
     def remote(
-        self: DeploymentHandle[Callable[P, R]], *args: P.args, **kwargs: P.kwargs
+        self: DeploymentHandle[Callable[P, Coroutine[Any, Any, R]]], *args: P.args, **kwargs: P.kwargs
+    ) -> DeploymentResponse[R]: ...
+    @overload
+    def remote(
+        self: DeploymentHandle[Callable[P, Coroutine[Any, Any, R] | R]], *args: P.args, **kwargs: P.kwargs
     ) -> DeploymentResponse[R]: ...
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
@@ -258,7 +302,7 @@ class DeploymentHandle(Generic[T_co]):
             options.session_id,
         )
         call = (StreamedCall if options.stream else Call)(site, self._key, meta, context.deadline)
-        response: Any = DeploymentResponse(call) if isinstance(call, Call) else DeploymentResponseGenerator(call)
+        response = _response_of(call)
         if has_responses:
             site.run(start_when_resolved, call, callee, args, kwargs)
         else:
@@ -322,3 +366,15 @@ class DeploymentHandle(Generic[T_co]):
         method = "" if options.method_name == "__call__" else f", method='{options.method_name}'"
         stream = ", stream=True" if options.stream else ""
         return f"DeploymentHandle(deployment='{self._deployment_name}', app='{self._app_name}'{method}{stream})"
+
+
+def _response_of(call: Call | StreamedCall) -> DeploymentResponse[Any] | DeploymentResponseGenerator[Any]:
+    return DeploymentResponse(call) if isinstance(call, Call) else DeploymentResponseGenerator(call)
+
+
+if TYPE_CHECKING:
+
+    class StreamingHandle(DeploymentHandle[Streamed[Any]]):
+        """A handle with ``options(stream=True)`` of which nothing more is known."""
+
+        def __getattr__(self, name: str) -> StreamingHandle: ...

@@ -15,10 +15,12 @@ import inspect
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from salver.data.lifespan import ASGIApp
 from salver.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from salver.data.lifespan import ASGIApp
 
 UserClass = TypeVar("UserClass", bound=type)
 Build = Callable[[Any], object]
@@ -63,7 +65,7 @@ def for_replica(app: object, instance: object) -> ASGIApp:
         raise ConfigurationError(f"@serve.ingress: {app!r} is no ASGI application")
     if is_starlette(app):
         return import_module("salver.serve.served_app").served_app(app, instance)
-    return cast(ASGIApp, app)
+    return cast("ASGIApp", app)
 
 
 def is_starlette(app: object) -> bool:
@@ -108,7 +110,7 @@ def _own_build_method(user_class: type) -> Build:
     build = getattr(user_class, "__serve_build_asgi_app__", None)
     if build is None:
         raise ConfigurationError(
-            f"@serve.ingress(None): class {user_class.__qualname__} must have a method __serve_build_asgi_app__(self) "
-            "that returns an ASGI application"
+            f"@serve.ingress(None): class {user_class.__qualname__} must have a method "
+            "__serve_build_asgi_app__(self) that returns an ASGI application"
         )
     return cast(Build, build)

@@ -17,10 +17,13 @@ from salver.controller.api_records import StatusAnswer
 from salver.controller.checkpoint import MemoryCheckpoint
 from salver.controller.client import ControlRefused
 from salver.controller.controller import Controller, PrefixTaken
+from salver.data.asgi_ingress import ASGIIngress
 from salver.data.caller import Caller
 from salver.data.current import CallSite, set_call_site
+from salver.data.ingress import Ingress
 from salver.data.load_board import LoadBoard
 from salver.data.log_attributes import log_attributes
+from salver.data.proxy_options import ProxyOptions
 from salver.engine.local.instance import InstanceInfo
 from salver.engine.memory import MemoryEngine, MemoryNetwork
 from salver.records import ApplicationSpec, ApplicationView
@@ -60,6 +63,8 @@ class LocalTestingSession:
             epoch=1,
         )
         self._site: CallSite | None = None
+        self.asgi: ASGIIngress | None = None
+        """Its HTTP side, while it runs."""
         self._leave_logging: Callable[[], None] | None = None
         self._info = InstanceInfo("local", os.getpid(), "", 0, 0, time.time(), __version__)
 
@@ -82,6 +87,9 @@ class LocalTestingSession:
             hello=Hello(PROTOCOL_VERSION, self._key, "local"),
             board=self._board,
         )
+        options = ProxyOptions()
+        self.asgi = ASGIIngress(Ingress(caller, options), self._loop, options.limits)
+        caller.start()
         return CallSite(self._loop, caller)
 
     def _wait(self, work: Coroutine[Any, Any, T], timeout_s: float | None) -> T:
@@ -104,6 +112,10 @@ class LocalTestingSession:
 
     def shutdown(self) -> None:
         self.close()
+
+    def run(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
+        """Run a coroutine on the session's loop, for another thread. Raises TimeoutError."""
+        return self._wait(work, timeout_s)
 
     def close(self) -> None:
         site, self._site = self._site, None

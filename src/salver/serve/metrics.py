@@ -231,7 +231,7 @@ def _checked_tag_keys(tag_keys: object) -> tuple[str, ...]:
         return ()
     if not isinstance(tag_keys, tuple | list):
         raise TypeError(f"tag_keys should be a tuple type, got: {type(tag_keys)}")
-    keys = cast("tuple[object, ...]", tuple(cast("Sequence[object]", tag_keys)))
+    keys = tuple(cast("Sequence[object]", tag_keys))
     for key in keys:
         if not isinstance(key, str):
             raise TypeError(f"Tag keys must be str, got {type(key)}.")

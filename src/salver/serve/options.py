@@ -50,6 +50,7 @@ OPTIONS_WITH_EFFECT = frozenset(
         "graceful_shutdown_timeout_s",
         "max_constructor_retry_count",
         "startup_timeout_s",
+        "idempotent",
     }
 )
 """Options that this version acts on."""

@@ -7,7 +7,9 @@ from collections.abc import Generator
 from typing import Any, Generic, NoReturn, TypeVar
 
 from salver.data.call import Call
+from salver.data.shared_memory import ReceivedPayload
 from salver.data.streamed_call import StreamedCall
+from salver.wire.frames import Buffer
 from salver.wire.payload import load_value
 
 R_co = TypeVar("R_co", covariant=True)
@@ -113,7 +115,7 @@ class DeploymentResponseGenerator(Generic[R_co]):
             await self._call.arrival()
         if not payload:
             raise StopAsyncIteration
-        return load_value(payload)
+        return _load_item(payload)
 
     def __iter__(self) -> DeploymentResponseGenerator[R_co]:
         return self
@@ -124,7 +126,7 @@ class DeploymentResponseGenerator(Generic[R_co]):
             self._call.wait()
         if not payload:
             raise StopIteration
-        return load_value(payload)
+        return _load_item(payload)
 
     def cancel(self) -> None:
         """Ask for the call to be cancelled, from any thread; returns at once.
@@ -163,6 +165,10 @@ class DeploymentResponseGenerator(Generic[R_co]):
     def __repr__(self) -> str:
         state = "ended" if self._call.done else "open"
         return f"DeploymentResponseGenerator(request_id='{self.request_id}', {state})"
+
+
+def _load_item(payload: Buffer | ReceivedPayload) -> Any:
+    return payload.load() if isinstance(payload, ReceivedPayload) else load_value(payload)
 
 
 def _refuse_in_loop(instead: str) -> None:

@@ -1,29 +1,32 @@
-"""A FastAPI or Starlette application as one replica serves it: a copy, with the methods of the replica's object bound.
+"""A FastAPI or Starlette application as one replica serves it: a copy in which the object's methods are bound.
 
 The application that the user wrote is not changed. Several classes may share it, and so may several replicas of one
 process in tests. The copy is shallow, except for what must differ: routes and router, the middleware stack, which is
 built around the router, the handlers of exceptions, and FastAPI's schema and documentation routes.
 
-``state`` is shared with the original, since code reaches it both ways (``app.state`` of a global, ``request.app.state``).
-Only where another copy of the same application lives in this process does a new one get a state of its own.
+``state`` is shared with the original, since code reaches it both ways: as ``app.state`` of a global and as
+``request.app.state``. Only where another copy of the same application lives in this process does a new one get a
+state of its own.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import sys
+from importlib import import_module
 from typing import Any, cast
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from starlette.applications import Starlette
 from starlette.datastructures import State
 from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Router
 
-from salver.data.hosted_app import LeftToIngress
-from salver.errors import BackPressureError, DeploymentUnavailableError, RequestTimeoutError, ServeException
+from salver.data.asgi import Scope
+from salver.data.hosted_app import leave_to_ingress
+from salver.errors import BackPressureError, DeploymentUnavailableError, RequestTimeoutError
 from salver.serve.class_routes import ClassRoutes, around
-from salver.serve.fastapi_routes import FastAPIRoutes, is_fastapi
 
 _ERRORS_OF_THE_INGRESS = (BackPressureError, DeploymentUnavailableError, RequestTimeoutError)
 
@@ -41,13 +44,15 @@ def served_app(app: Starlette, instance: object) -> Starlette:
     served.user_middleware = list(app.user_middleware)
     served.exception_handlers = _with_errors_of_the_ingress(app.exception_handlers)
     served.middleware_stack = None
-    if is_fastapi(app):
-        routes = FastAPIRoutes(instance, app, served)
-        served.router = _router_copy(app.router, routes.serve(app.routes))
-        routes.renew_openapi()
-    else:
-        served.router = _router_copy(app.router, ClassRoutes(instance).serve(app.routes))
+    served.router = _router_copy(app.router, _routes_for(instance, app, served).serve(app.routes))
     return served
+
+
+def _routes_for(instance: object, app: Starlette, served: Starlette) -> ClassRoutes:
+    fastapi = sys.modules.get("fastapi")
+    if fastapi is None or not isinstance(app, fastapi.FastAPI):
+        return ClassRoutes(instance)
+    return import_module("salver.serve.fastapi_routes").FastAPIRoutes(instance, app, served)
 
 
 def _router_copy(router: Router, routes: list[BaseRoute]) -> Any:
@@ -60,19 +65,23 @@ def _router_copy(router: Router, routes: list[BaseRoute]) -> Any:
 def _state_for(served: Starlette, app: Starlette) -> State:
     user = _state_users.get(app)
     if user is not None and user() is not None:
-        return copy.copy(app.state)
+        return State(dict(vars(app.state)["_state"]))  # what its module has put in, and no more of what others do
     _state_users[app] = ref(served)
     return app.state
 
 
 def _with_errors_of_the_ingress(handlers: Any) -> dict[Any, Any]:
     """``handlers``, and ours for the errors that no handler of the user's is for."""
-    return {error: _leave_to_ingress for error in _ERRORS_OF_THE_INGRESS if not _is_handled(error, handlers)} | handlers
+    return {
+        error: _answer_by_ingress for error in _ERRORS_OF_THE_INGRESS if not _is_handled(error, handlers)
+    } | handlers
 
 
 def _is_handled(error: type[Exception], handlers: Any) -> bool:
     return any(base in handlers for base in error.__mro__ if base is not Exception)
 
 
-async def _leave_to_ingress(_: HTTPConnection, error: Exception) -> None:
-    raise LeftToIngress(error)
+async def _answer_by_ingress(connection: HTTPConnection, error: Exception) -> Response | None:
+    """The response is for the application's middleware; the client gets the ingress's."""
+    leave_to_ingress(cast("Scope", connection.scope), error)
+    return PlainTextResponse(str(error), 503) if connection.scope["type"] == "http" else None

@@ -18,6 +18,9 @@ STREAM_WINDOW_BYTES = 64 * 1024
 BODY_WINDOW_BYTES = 256 * 1024
 """How much of a request body may be under way before user code has read it."""
 
+MESSAGE_OVERHEAD_BYTES = 64
+"""What a WebSocket message counts for besides its payload, in both windows: empty ones must not be free."""
+
 
 class Hello(Struct, frozen=True, array_like=True):
     """First frame of every connection, from the dialling side.
