@@ -46,6 +46,23 @@ assert isinstance(Model.bind(), Application)
     )
 
 
+def test_ray_exceptions_are_what_is_raised_here(tmp_path: Path) -> None:
+    python(
+        INSTALL
+        + """
+import ray
+import salver.errors
+assert ray.exceptions.RayActorError is salver.errors.ReplicaUnavailableError
+from ray.exceptions import GetTimeoutError, RayTaskError, TaskCancelledError
+assert RayTaskError is salver.errors.RemoteException
+assert TaskCancelledError is salver.errors.RequestCancelledError
+assert GetTimeoutError is TimeoutError
+assert not hasattr(ray, "remote")
+""",
+        tmp_path,
+    )
+
+
 def test_the_real_modules_keep_their_own_names_and_specs(tmp_path: Path) -> None:
     python(
         INSTALL

@@ -63,10 +63,12 @@ async def listening() -> AsyncGenerator[tuple[Listener, Dial]]:
         path = f"{folder}/c"
         server = await asyncio.get_running_loop().create_unix_server(listener.accept, path)
         receiver = Peer()
-        yield listener, lambda: connect_unix(f"unix:{path}", lambda: Channel(receiver, hello=hello()))
-        server.close()
-        for channel in [*listener.channels]:
-            channel.close()
+        try:
+            yield listener, lambda: connect_unix(f"unix:{path}", lambda: Channel(receiver, hello=hello()))
+        finally:
+            server.close()
+            for channel in [*listener.channels]:
+                channel.close()
         while listener.channels:
             await turns(1)
 

@@ -115,6 +115,8 @@ class Desk:
         return {"a": 1, "lock": threading.Lock()}
 
     def double(self, array: np.ndarray) -> np.ndarray:
+        if not array.flags.writeable:  # in shared memory
+            return array * 2
         array *= 2
         return array
 
@@ -351,12 +353,14 @@ def test_a_call_of_a_deleted_application_fails_at_once(desk: DeploymentHandle[An
 # --- large values -------------------------------------------------------------------------------------------
 
 
-def test_large_arrays_travel_whole_and_stay_writable(desk: DeploymentHandle[Any]) -> None:
-    array = np.arange(10 * 1024 * 1024 // 8, dtype=np.int64)
+@pytest.mark.parametrize(("size", "is_shared"), [(64 * 1024, False), (10 * 1024 * 1024, True)])
+def test_arrays_travel_whole_and_large_ones_arrive_read_only(
+    desk: DeploymentHandle[Any], size: int, is_shared: bool
+) -> None:
+    array = np.arange(size // 8, dtype=np.int64)
     doubled = desk.double.remote(array).result(timeout_s=WITHIN_S)
     assert np.array_equal(doubled, array * 2)
-    doubled[0] = 7
-    assert doubled[0] == 7
+    assert doubled.flags.writeable is not is_shared
 
 
 # --- handles in handles' arguments, and inside replicas -----------------------------------------------------

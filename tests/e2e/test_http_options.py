@@ -16,11 +16,14 @@ from harness.instance import SalverRun
 from harness.waiting import eventually
 
 SOURCE = """
+import asyncio
 from salver import serve
 
 @serve.deployment
 class Scope:
     async def __call__(self, request):
+        if request.url.path.endswith("/sleep"):
+            await asyncio.sleep(60)
         if request.url.path.endswith("/body"):
             return str(len(await request.body()))
         if request.url.path.endswith("/raise"):
@@ -87,6 +90,22 @@ def test_an_idle_connection_is_closed(scope_run: Callable[..., SalverRun]) -> No
     assert answer.startswith(b"HTTP/1.1 200")
     assert b"connection: close" not in answer
     assert 0.4 < time.monotonic() - began < 20  # it would be 90 s else
+
+
+@pytest.mark.parametrize("status", [504, 408])
+def test_a_request_that_takes_too_long_is_given_up(scope_run: Callable[..., SalverRun], status: int) -> None:
+    run = scope_run("--request-timeout", "0.5", "--timeout-status", str(status))
+    began = time.monotonic()
+    assert requests.get(run.url + "sleep", timeout=50).status_code == status
+    assert 0.4 < time.monotonic() - began < 20
+    assert requests.get(run.url, timeout=50).status_code == 200
+
+
+def test_applications_that_import_ray_hear_408(salver_run: Callable[..., SalverRun]) -> None:
+    source = SOURCE.replace("from salver import serve", "from ray import serve")
+    argv = ("--port", "0", "--compat", "--request-timeout", "0.5")
+    run = salver_run("app:app", *argv, files={"app.py": source})
+    assert requests.get(run.url + "sleep", timeout=50).status_code == 408
 
 
 def test_options_survive_the_proxy(scope_run: Callable[..., SalverRun]) -> None:

@@ -1,4 +1,4 @@
-"""Metrics of a running instance: what user code and the request path count reaches the control API and stays there."""
+"""Metrics of a running instance: what user code and the request path count reaches the control API and stays."""
 
 from __future__ import annotations
 
@@ -101,6 +101,11 @@ def test_the_request_path_counts_by_itself(salver_run: Callable[..., SalverRun])
     becomes(run, 13, "serve_deployment_processing_latency_ms", **tags)
     becomes(run, 0, "serve_replica_processing_queries", deployment="Shop")
     becomes(run, 2, "serve_deployment_replica_starts", deployment="Shop")
+    http = {"method": "GET", "application": "default", "route": "/"}
+    becomes(run, 10, "serve_num_http_requests", status_code="200", **http)
+    becomes(run, 3, "serve_num_http_error_requests", error_code="500", **http)
+    becomes(run, 13, "serve_http_request_latency_ms", **http)
+    becomes(run, 0, "serve_num_ongoing_http_requests")
 
 
 def test_totals_survive_the_death_of_a_replica(salver_run: Callable[..., SalverRun]) -> None:

@@ -235,6 +235,42 @@ def test_the_password_comes_from_the_environment_and_goes_no_further(
     assert PASSWORD not in json.dumps(run.status())
 
 
+def test_a_renewed_certificate_is_served_by_the_next_proxy(
+    https: Callable[..., SalverRun], certificates: Certificates
+) -> None:
+    run = https()
+    with dial(run, certificates.client_context()) as client:
+        before = client.getpeercert()
+    certificates.issue("server")  # over the files of the running instance
+    (proxy,) = run.pids()["proxy"]
+    os.kill(proxy, signal.SIGTERM)
+    eventually("there is another proxy", lambda: [pid for pid in run.pids()["proxy"] if pid != proxy])
+    with dial(run, certificates.client_context()) as client:
+        after = client.getpeercert()
+    assert before is not None
+    assert after is not None
+    assert before["serialNumber"] != after["serialNumber"]
+
+
+def test_files_that_break_later_are_told_in_the_log(
+    https: Callable[..., SalverRun], certificates: Certificates
+) -> None:
+    run = https()
+    Path(certificates.certfile).unlink()
+    os.kill(run.pids()["proxy"][0], signal.SIGKILL)
+    run.wait_for_output("the proxy cannot start: the file of the certificate cannot be read")
+    assert "Traceback" not in run.output()
+    certificates.issue("server")
+    eventually("the proxy tries again", lambda: requests_succeed(run, certificates), 60)
+
+
+def requests_succeed(run: SalverRun, certificates: Certificates) -> bool:
+    try:
+        return requests.get(run.url, verify=certificates.ca_file, timeout=1).status_code == 200
+    except requests.exceptions.RequestException:
+        return False
+
+
 def test_an_upload_that_is_answered_early(https: Callable[..., SalverRun], certificates: Certificates) -> None:
     """TLS cannot end one side only; the client gets the answer all the same."""
     run = https()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from salver.engine.local.instance import (
     Instance,

@@ -141,7 +141,17 @@ def test_an_urgent_call_that_leaves_hurries_nobody() -> None:
     driven.add(Item("a"), urgent)
     assert driven.plan.wake_at() == 5
     driven.plan.remove(urgent)
-    assert driven.plan.wake_at() == 100
+    assert (driven.poll(5), driven.plan.wake_at()) == ([], 100)
+
+
+def test_thousands_may_leave_at_once() -> None:
+    """In no more than linear time: this would take minutes otherwise."""
+    driven = Driven(size=10, wait_s=100)
+    items = [Item(number, deadline=1000.0) for number in range(50_000)]
+    driven.add(*items)
+    for item in items[:-1]:
+        driven.plan.remove(item)
+    assert driven.poll(100) == [("49999", Reason.TIMEOUT)]
 
 
 def test_calls_expire_while_they_wait_for_a_slot() -> None:

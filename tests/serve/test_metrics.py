@@ -35,7 +35,9 @@ def name() -> str:
 def values(name: str) -> dict[tuple[tuple[str, str], ...], tuple[float, ...]]:
     """Series of a metric: values by tags, those without a value left out."""
     return {
-        tuple((key, value) for key, value in zip(family.label_names, series.labels, strict=True) if value): series.values
+        tuple(
+            (key, value) for key, value in zip(family.label_names, series.labels, strict=True) if value
+        ): series.values
         for family in registry.snapshot()
         if family.name == name
         for series in family.series

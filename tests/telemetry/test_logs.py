@@ -43,7 +43,9 @@ def remove(kept: Kept) -> Generator[Callable[[], None]]:
 
 
 @pytest.mark.usefixtures("remove")
-@pytest.mark.parametrize("name", ["ray.serve", "ray.serve.model.deep", "salver.serve", "salver.serve.x", "salver.replica"])
+@pytest.mark.parametrize(
+    "name", ["ray.serve", "ray.serve.model.deep", "salver.serve", "salver.serve.x", "salver.replica"]
+)
 def test_records_of_serve_loggers_and_those_below_carry_the_attributes(kept: Kept, name: str) -> None:
     logging.getLogger(name).warning("text %s", 1)
     [record] = kept.records

@@ -66,7 +66,9 @@ def test_round_trip(message: msgspec.Struct, decode: object) -> None:
 
 
 def test_fields_of_a_newer_sender_are_ignored() -> None:
-    assert decode_call(encode(["m", "id", "/r", "app", 0.0, False, "", "", "new"])) == CallMeta("m", "id", "/r", "app")
+    assert decode_call(encode(["m", "id", "/r", "app", 0.0, False, "", "", "new"])) == CallMeta(
+        "m", "id", "/r", "app"
+    )
 
 
 def test_fields_that_an_older_sender_lacks_have_defaults() -> None:

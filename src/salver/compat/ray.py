@@ -2,7 +2,8 @@
 ``ray.util.metrics`` gives ``salver.serve.metrics``.
 
 Installed by the command line when Ray is not there, or when the user asks (``--compat``, or ``install()`` in code).
-Of ``ray`` itself there are ``init``, ``shutdown`` and ``is_initialized``; they do nothing, Salver needs none of them.
+Of ``ray`` itself there are ``exceptions``, and ``init``, ``shutdown`` and ``is_initialized``, which do nothing: Salver
+needs none of them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-_ALIASES = {"ray.serve": "salver.serve", "ray.util.metrics": "salver.serve.metrics"}
+_ALIASES = {
+    "ray.serve": "salver.serve",
+    "ray.util.metrics": "salver.serve.metrics",
+    "ray.exceptions": "salver.compat.ray_exceptions",
+}
 
 
 class _RayFinder(MetaPathFinder):
@@ -52,6 +57,7 @@ class _RootLoader(Loader):
             init=_init,
             shutdown=_shutdown,
             is_initialized=_is_initialized,
+            __getattr__=_import_exceptions,
         )
 
 
@@ -76,6 +82,13 @@ class _AliasLoader(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         module.__spec__ = self._spec  # the import system put the alias's there
+
+
+def _import_exceptions(name: str) -> ModuleType:
+    """``ray.exceptions`` is there without being imported, as in Ray."""
+    if name == "exceptions":
+        return import_module("ray.exceptions")
+    raise AttributeError(f"module 'ray' has no attribute {name!r}: this is Salver under Ray's name")
 
 
 _initialized = False

@@ -28,10 +28,10 @@ class ReplicaClient:
     Args:
         connect, address: how the replica is reached.
         key: the instance's session key.
-        metrics: where those that the replica pushes go.
+        metrics: where those that the replica pushes go; None to ignore them.
     """
 
-    def __init__(self, connect: Connect, address: str, key: bytes, metrics: MetricsStore) -> None:
+    def __init__(self, connect: Connect, address: str, key: bytes, metrics: MetricsStore | None = None) -> None:
         self._connect = connect
         self._address = address
         self._metrics = metrics
@@ -81,7 +81,8 @@ class ReplicaClient:
 
     def frame_received(self, channel: Channel, frame: Frame) -> None:
         if frame.kind == Kind.METRICS:
-            self._metrics.received(channel, bytes(frame.meta).decode(), bytes(frame.payload))
+            if self._metrics is not None:
+                self._metrics.received(channel, bytes(frame.meta).decode(), bytes(frame.payload))
             return
         answer = self._answers.get(frame.stream)
         if answer is None or answer.done():
@@ -94,7 +95,8 @@ class ReplicaClient:
 
     def channel_lost(self, channel: Channel) -> None:
         self._channel = None
-        self._metrics.lost(channel)
+        if self._metrics is not None:
+            self._metrics.lost(channel)
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(ReplicaGone("the connection to the replica broke"))

@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from salver.data.call_errors import rebuild_error
 from salver.data.current import CallSite
-from salver.data.replica_link import ReplicaLink
+from salver.data.replica_link import Exchange, ReplicaLink
 from salver.data.request_scope import request_scope
 from salver.data.shared_memory import SharedMemoryGone, SharedPayload, load_shared
 from salver.errors import ReplicaUnavailableError, RequestCancelledError, RequestTimeoutError, SerializationError
@@ -27,6 +28,7 @@ from salver.wire.frames import SHARED, Buffer, Frame, Kind
 from salver.wire.messages import CallMeta, decode_error, encode
 from salver.wire.payload import load_value
 
+Send = Callable[[Exchange], None]
 Waiter = asyncio.Future[None] | concurrent.futures.Future[None]
 
 _SHORTEST_S = 0.001  # what a call is given that leaves in the very moment of its deadline: 0 would mean no deadline
@@ -43,6 +45,7 @@ class OutgoingCall:
         key: ``app#deployment``.
         meta: what is called.
         deadline: until when, on the clock of ``time.monotonic``; None for as long as it takes.
+        send: how it gets to a replica; None for any one, by the router.
     """
 
     __slots__ = (
@@ -53,6 +56,7 @@ class OutgoingCall:
         "_meta",
         "_payload",
         "_scope",
+        "_send",
         "_stream",
         "_timeout_s",
         "_timer",
@@ -66,8 +70,16 @@ class OutgoingCall:
         "site",
     )
 
-    def __init__(self, site: CallSite, key: str, meta: CallMeta, deadline: float | None = None) -> None:
+    def __init__(
+        self,
+        site: CallSite,
+        key: str,
+        meta: CallMeta,
+        deadline: float | None = None,
+        send: Send | None = None,
+    ) -> None:
         self.site = site
+        self._send = send
         self._key = key
         self._meta = meta
         self._payload: Buffer | SharedPayload = b""
@@ -76,7 +88,7 @@ class OutgoingCall:
         self._error: BaseException | None = None
         self._waiters: list[Waiter] = []
         self._deadline = deadline
-        self._timeout_s = 0.0 if deadline is None else deadline - time.monotonic()
+        self._timeout_s = None if deadline is None else round(deadline - time.monotonic(), 3)
         self._timer: asyncio.TimerHandle | None = None
         self.abandoned = False
         self.attempts = 0
@@ -100,7 +112,10 @@ class OutgoingCall:
         self.watch_deadline()
         if not self.done:
             self._payload = payload
-            self.site.caller.submit(self._key, self)
+            if self._send is None:
+                self.site.caller.submit(self._key, self)
+            else:
+                self._send(self)
 
     def watch_deadline(self) -> None:
         """Begin to count: ``start`` does it, or, earlier, whoever waits for the arguments."""
@@ -113,7 +128,7 @@ class OutgoingCall:
             self._expired()
 
     def _expired(self) -> None:
-        self._give_up(RequestTimeoutError(self.request_id, max(0.0, round(self._timeout_s, 3))))
+        self._give_up(RequestTimeoutError(self.request_id, self._timeout_s))
 
     def cancel(self) -> None:
         """Nobody wants the answer: it leaves the queue, or is cancelled in the replica."""
@@ -253,8 +268,15 @@ class Call(OutgoingCall):
 
     __slots__ = ("_value",)
 
-    def __init__(self, site: CallSite, key: str, meta: CallMeta, deadline: float | None = None) -> None:
-        super().__init__(site, key, meta, deadline)
+    def __init__(
+        self,
+        site: CallSite,
+        key: str,
+        meta: CallMeta,
+        deadline: float | None = None,
+        send: Send | None = None,
+    ) -> None:
+        super().__init__(site, key, meta, deadline, send)
         self._value: Any = None
 
     def outcome(self) -> Any:

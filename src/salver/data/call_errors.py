@@ -35,7 +35,13 @@ def rebuild_error(meta: ErrorMeta, payload: Buffer, request_id: str) -> BaseExce
         error = SerializationError(meta.message)
     else:
         error = load_exception(payload)
-    if not isinstance(error, Exception) or isinstance(error, StopIteration):  # SystemExit must not end the caller
-        error = RemoteException(f"{meta.type_name}: {meta.message}")
-    error.__cause__ = RemoteTraceback(meta.traceback)
+    cause = RemoteTraceback(meta.traceback)
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):  # SystemExit must not end the caller
+        try:
+            error.__cause__ = cause
+            return error
+        except Exception:  # noqa: BLE001 - a __setattr__ of the user's
+            pass
+    error = RemoteException(f"{meta.type_name}: {meta.message}")
+    error.__cause__ = cause
     return error

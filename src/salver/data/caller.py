@@ -114,6 +114,11 @@ class Caller:
         router = self._routers.get(key)
         return router is not None and router.has_replicas
 
+    def listed_replicas(self, key: str) -> list[str]:
+        """The ids of a deployment's replicas in the current snapshot, connected or not."""
+        route = self._routes.get(key)
+        return [] if route is None else [replica.replica_id for replica in route.replicas]
+
     def submit(self, key: str, exchange: Exchange) -> None:
         """Route a request now; a deployment that is not known here is looked up first.
 

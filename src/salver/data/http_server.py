@@ -11,6 +11,8 @@ import asyncio
 import socket
 import struct
 from collections import deque
+from fcntl import ioctl
+from termios import TIOCOUTQ
 from typing import Protocol, cast
 
 from salver.data.http1 import BadRequest, HTTPLimits, RequestHead, RequestParser
@@ -136,8 +138,14 @@ class HTTPConnection(asyncio.Protocol):
         self._current.client_caught_up()
 
     def _expect_to_be_read(self) -> None:
-        self._unread = self._transport.get_write_buffer_size()
+        self._unread = self._outstanding()
         self.deadline = self._loop.time() + self._limits.body_idle_timeout_s
+
+    def _outstanding(self) -> int:
+        """Bytes that were written and the client has not taken: ours, and the kernel's, which may be megabytes."""
+        connected: socket.socket | None = self._transport.get_extra_info("socket")
+        of_kernel = 0 if connected is None else struct.unpack("i", ioctl(connected, TIOCOUTQ, bytes(4)))[0]
+        return self._transport.get_write_buffer_size() + of_kernel
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._handler.connection_closed(self)
@@ -394,7 +402,7 @@ class HTTPConnection(asyncio.Protocol):
         however slowly, gets more time, and one that has stopped reading is cut off.
         """
         stalled = self._paused_writing or self._transport.is_closing()
-        if stalled and self._transport.get_write_buffer_size() < self._unread:
+        if stalled and self._outstanding() < self._unread:
             self._expect_to_be_read()
             return
         current = self._current

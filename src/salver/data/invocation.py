@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import traceback
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -15,12 +14,14 @@ from salver.data.asgi import HTTPExchange, build_scope
 from salver.data.call_stream import CallStream
 from salver.data.channel import Channel
 from salver.data.context import ReplicaIdentity, RequestContext, replica_identity, request_context
+from salver.data.failure_text import tamed, user_traceback
 from salver.data.http_response import encode_header_block
 from salver.data.request_scope import RequestScope, request_scope
 from salver.data.results import encode_result
 from salver.data.shared_memory import load_shared, share
 from salver.data.user_code import MethodMissing, UnexpectedGenerator, UserCode
 from salver.errors import BackPressureError, DeploymentUnavailableError, RequestTimeoutError, SerializationError
+from salver.wire.error_text import text_of
 from salver.wire.frames import SHARED, Frame, Kind
 from salver.wire.messages import CallMeta, ErrorKind, ErrorMeta, RequestMeta, decode_call, decode_request, encode
 from salver.wire.payload import dump_exception, dump_value, load_value
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
     from salver.data.asgi_websocket import WebSocketSession
 
 logger = logging.getLogger("salver.replica")
-
-_OURS = ("salver.data.", "salver.wire.", "salver.serve.")
-_NOT_THE_USERS = (*_OURS, "asyncio", "concurrent.futures", "importlib.", "anyio.", "starlette.", "fastapi.")
-"""Modules whose frames say nothing to the user at the beginning of a traceback."""
 
 _WEBSOCKET_SCHEMES = frozenset(("ws", "wss"))
 
@@ -80,7 +77,8 @@ async def invoke_call(invocation: Invocation, user: UserCode, identity: ReplicaI
             return
         result = await user.call(meta.method, args, kwargs)
         payload = dump_value(result, f"the result of {user.name}.{meta.method}", share)
-    except BaseException as error:  # noqa: BLE001 - SystemExit and friends end the request, not the replica
+    except BaseException as raised:  # noqa: BLE001 - SystemExit and friends end the request, not the replica
+        error = tamed(raised)
         if not _was_cancelled(error):
             invocation.exception_type = type(error).__name__
             _send_error(invocation, error)
@@ -110,7 +108,8 @@ async def invoke_http(
         else:
             await _handle_http(user, meta, exchange)
         exchange.check_finished()
-    except BaseException as error:  # noqa: BLE001 - as above
+    except BaseException as raised:  # noqa: BLE001 - as above
+        error = tamed(raised)
         if invocation.abandoned:
             return
         invocation.exception_type = type(error).__name__
@@ -205,23 +204,3 @@ def _send_error(invocation: Invocation, error: BaseException) -> None:
 def _log_failure(what: str, text: str) -> None:
     """One record per failure, under the request's id; the traceback is the user's, not the logging module's."""
     logger.error("%s failed\n%s", what, text)
-
-
-def user_traceback(error: BaseException) -> str:
-    """The traceback without our own frames at its beginning."""
-    walk: Any = error.__traceback__
-    while walk is not None and _is_ours(walk.tb_frame.f_globals.get("__name__", "")):
-        walk = walk.tb_next
-    return "".join(traceback.format_exception(type(error), error, walk or error.__traceback__)).rstrip()
-
-
-def _is_ours(module: str) -> bool:
-    return module in {"contextlib", "importlib"} or module.startswith(_NOT_THE_USERS)
-
-
-def text_of(error: BaseException) -> str:
-    """``str(error)``, also where a user's ``__str__`` raises."""
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - that is what it is for
-        return f"<{type(error).__qualname__} whose __str__ raises>"

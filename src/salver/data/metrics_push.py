@@ -54,12 +54,14 @@ class MetricsPush:
             self._timer.cancel()
             self._timer = None
         self._channels.clear()
+        self._loop = None
 
     def _changed(self) -> None:
         """Of any thread."""
-        assert self._loop is not None
+        loop = self._loop
         try:
-            self._loop.call_soon_threadsafe(self._push_later)
+            if loop is not None:
+                loop.call_soon_threadsafe(self._push_later)
         except RuntimeError:
             pass  # a user's thread counts on while its process ends
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 from weakref import WeakSet
 
-from salver.data.context import RequestContext, replica_identity, request_context
+from salver.data.context import replica_identity
+from salver.data.request_scope import RequestScope, request_scope
 
 logger = logging.getLogger("salver.replica")
 
@@ -38,13 +39,17 @@ class ReplicaModels:
 
     Args:
         on_change: told of the ids, sorted, at every change.
+        is_running: whether a request has not ended; what works for several requests (a batch) may outlive its own.
     """
 
-    def __init__(self, on_change: Callable[[tuple[str, ...]], None]) -> None:
+    def __init__(
+        self, on_change: Callable[[tuple[str, ...]], None], is_running: Callable[[RequestScope], bool]
+    ) -> None:
         self._on_change = on_change
+        self._is_running = is_running
         self._replica_id = ""
         self._caches: WeakSet[ModelCache] = WeakSet()  # weak: a cache ends with the user's object that it belongs to
-        self._lent: dict[int, tuple[RequestContext, list[Callable[[], None]]]] = {}
+        self._lent: dict[RequestScope, list[Callable[[], None]]] = {}
         self.of_functions: dict[object, ModelCache] = {}
         """Caches of free functions, which are shared by all replicas of a process: here each replica has its own."""
         self.ids: tuple[str, ...] = ()
@@ -81,19 +86,17 @@ class ReplicaModels:
 
     def lend(self, give_back: Callable[[], None]) -> bool:
         """Have ``give_back`` called when the current request has ended; False outside requests."""
-        context = request_context.get()
-        if not context.request_id:
+        request = request_scope.get()
+        if request is None or not self._is_running(request):
             return False
-        self._lent.setdefault(id(context), (context, []))[1].append(give_back)
+        self._lent.setdefault(request, []).append(give_back)
         return True
 
     # --- for the replica --------------------------------------------------------------------------------
 
-    def request_ended(self) -> None:
-        """The current request has ended, whatever it has started elsewhere."""
+    def request_ended(self, request: RequestScope) -> None:
         if self._lent:
-            _, lent = self._lent.pop(id(request_context.get()), (None, ()))
-            for give_back in lent:
+            for give_back in self._lent.pop(request, ()):
                 give_back()
 
 

@@ -22,14 +22,17 @@ from salver.data.asgi import HTTPExchange
 from salver.data.channel import Channel
 from salver.data.context import ReplicaIdentity, RequestContext, replica_identity, request_context
 from salver.data.draining import announce_drain
-from salver.data.invocation import Invocation, invoke_call, invoke_http, text_of, user_traceback
+from salver.data.failure_text import user_traceback
+from salver.data.invocation import Invocation, invoke_call, invoke_http
 from salver.data.load_board import LoadBoard
 from salver.data.metrics_push import MetricsPush
 from salver.data.models import ReplicaModels
 from salver.data.request_metrics import ReplicaRequests
+from salver.data.request_scope import RequestScope
 from salver.data.slots import Slots
 from salver.data.user_code import UserCode
 from salver.records import CodeContext
+from salver.wire.error_text import text_of
 from salver.wire.frames import Frame, Kind
 from salver.wire.messages import Drain, ErrorKind, ErrorMeta, Initialize, decode_control, encode
 
@@ -61,7 +64,7 @@ class Replica:
         self._metrics = metrics
         self._requests: ReplicaRequests | None = None
         self._slots = Slots(board.cells, slot)
-        self._models = ReplicaModels(self._models_changed)
+        self._models = ReplicaModels(self._models_changed, self._is_running)
         self._user: UserCode | None = None
         self._stop_within_s = 0.0
         self._identity = ReplicaIdentity("", "", "")
@@ -183,7 +186,7 @@ class Replica:
         finally:
             route = request_context.get().route
             requests.call_ended(route, time.perf_counter() - started, invocation.exception_type)
-            self._models.request_ended()
+            self._models.request_ended(invocation)
             self._ended(invocation)
 
     def _ended(self, invocation: Invocation) -> None:
@@ -193,6 +196,9 @@ class Replica:
         self._slots.give_back()
         if self._draining:
             self._check_drained()
+
+    def _is_running(self, request: RequestScope) -> bool:
+        return isinstance(request, Invocation) and request.task in self._tasks
 
     def _cancel(self, key: tuple[Channel, int]) -> None:
         invocation = self._running.get(key)

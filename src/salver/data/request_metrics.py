@@ -1,7 +1,7 @@
 """What the request path counts by itself, under the reference's names, so that its dashboards fit.
 
 Series are found once for each combination of tags and kept, so a request costs one dictionary look-up here and one
-short lock for each value (measured: ``http_answered`` takes 0.5 microseconds).
+short lock for each value: less than a microsecond in the proxy, and as much in the replica.
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ nothing. Small buffers in the socket stay in the processor's cache.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -179,6 +180,8 @@ class ReceivedPayload:
         try:
             self._fd = os.open(f"/proc/{pid}/fd/{fd}", _HOW)
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES):
+                raise SerializationError(f"cannot open the shared memory of process {pid}: {error}") from error
             raise SharedMemoryGone(f"a large value is no longer in the memory of process {pid}: {error}") from error
         self._check(pid, inode)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from salver.data.call import OutgoingCall
+from salver.data.call import OutgoingCall, Send
 from salver.data.call_errors import rebuild_error
 from salver.data.current import CallSite
 from salver.data.shared_memory import ReceivedPayload
@@ -27,8 +27,15 @@ class StreamedCall(OutgoingCall):
 
     __slots__ = ("_begun", "_items", "_owed", "_taking")
 
-    def __init__(self, site: CallSite, key: str, meta: CallMeta, deadline: float | None = None) -> None:
-        super().__init__(site, key, meta, deadline)
+    def __init__(
+        self,
+        site: CallSite,
+        key: str,
+        meta: CallMeta,
+        deadline: float | None = None,
+        send: Send | None = None,
+    ) -> None:
+        super().__init__(site, key, meta, deadline, send)
         self._items: deque[Buffer | ReceivedPayload] = deque()
         self._owed = 0
         self._begun = False

@@ -11,7 +11,7 @@ from salver.serve.api import (
     status,
 )
 from salver.serve.batching import batch
-from salver.serve.config import HTTPOptions
+from salver.serve.config import ControllerOptions, HTTPOptions, TracingConfig
 from salver.serve.context import get_replica_context
 from salver.serve.deployment import Application, Deployment, deployment
 from salver.serve.ingress import ingress
@@ -19,8 +19,10 @@ from salver.serve.multiplex import get_multiplexed_model_id, multiplexed
 
 __all__ = [
     "Application",
+    "ControllerOptions",
     "Deployment",
     "HTTPOptions",
+    "TracingConfig",
     "batch",
     "delete",
     "deployment",

@@ -16,10 +16,11 @@ kind starves.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from math import inf
 from typing import Generic, TypeVar
 
@@ -102,7 +103,11 @@ class Decision(Generic[W]):
 
 
 class _Line(Generic[W]):
-    """The waiting calls of one kind, of which the first ``head`` are the next batch. Never empty once used."""
+    """The waiting calls of one kind, of which the first ``head`` are the next batch. Never empty once used.
+
+    What is known of the line is kept up with each call that comes. A call that leaves only makes it ``stale``, to be
+    looked through again at the next poll: thousands may leave at once.
+    """
 
     __slots__ = (
         "_limits",
@@ -115,34 +120,38 @@ class _Line(Generic[W]):
         "full",
         "head",
         "limit",
+        "stale",
         "weight",
     )
 
     def __init__(self, limits: BatchLimits, weigh: Weigh[W] | None) -> None:
         self._limits = limits
         self._weigh = weigh
-        self.calls: list[W] = []
+        self.calls: OrderedDict[W, None] = OrderedDict()
         self._open()
 
     def _open(self) -> None:
         self.limit = self._limits.max_batch_size
         self._wait_s = self._limits.batch_wait_timeout_s
-        self._measure()
+        self.measure()
 
-    def _measure(self) -> None:
+    def measure(self) -> None:
+        """Find out anew how large the next batch is, and when it closes."""
+        self.stale = False
         self.head = 0
         self.weight = 0.0
         self.full = False
-        self.due_at = self.calls[0].arrived + self._wait_s if self.calls else inf
+        self.due_at = next(iter(self.calls)).arrived + self._wait_s if self.calls else inf
         self.due_for = Reason.TIMEOUT
         self.expires_at = inf
         self._grow()
         for call in self.calls:
-            self._heed(call)
+            if call.deadline != inf:
+                self._heed(call)
 
     def _grow(self) -> None:
         while not self.full and self.head < len(self.calls):
-            weight = self._weigh(self.calls[: self.head + 1]) if self._weigh else self.head + 1
+            weight = self._weigh(list(islice(self.calls, self.head + 1))) if self._weigh else self.head + 1
             if weight > self.limit and self.head:
                 self.full = True
             else:
@@ -158,23 +167,24 @@ class _Line(Generic[W]):
             self.due_for = Reason.DEADLINE
 
     def add(self, call: W) -> None:
-        self.calls.append(call)
+        self.calls[call] = None
+        if self.stale:
+            return
         if len(self.calls) == 1:
             self.due_at = call.arrived + self._wait_s
         self._grow()
         self._heed(call)
 
-    def remove(self, gone: Callable[[W], bool]) -> list[W]:
-        removed = [call for call in self.calls if gone(call)]
-        if removed:
-            self.calls = [call for call in self.calls if not gone(call)]
-            self._measure()
-        return removed
+    def remove(self, call: W) -> None:
+        if call in self.calls:
+            del self.calls[call]
+            self.stale = True
 
     def close(self, now: float) -> Batch[W]:
         reason = Reason.FULL if self.full else self.due_for if self.due_at <= now else Reason.DRAINED
-        batch = Batch(self.calls[: self.head], reason, self.weight, self.limit)
-        del self.calls[: self.head]
+        batch = Batch(list(islice(self.calls, self.head)), reason, self.weight, self.limit)
+        for call in batch.calls:
+            del self.calls[call]
         self._open()
         return batch
 
@@ -223,7 +233,7 @@ class BatchPlan(Generic[W]):
         """Its caller waits no longer. Nothing happens when it is in no line any more."""
         line = self._lines.get(call.kind)
         if line is not None:
-            line.remove(lambda other: other is call)
+            line.remove(call)
             self._forget_if_empty(call.kind)
 
     def ended(self) -> None:
@@ -238,6 +248,7 @@ class BatchPlan(Generic[W]):
 
     def poll(self, now: float) -> Decision[W]:
         """What is to be done after these events, at this time. The batches count as running."""
+        self._look_through_stale_lines()
         expired = self._take_expired(now)
         batches: list[Batch[W]] = []
         while self.running < self._limits.max_concurrent_batches:
@@ -250,11 +261,17 @@ class BatchPlan(Generic[W]):
             self.running += 1
         return Decision(expired, batches)
 
+    def _look_through_stale_lines(self) -> None:
+        for line in self._lines.values():
+            if line.stale:
+                line.measure()
+
     def _take_expired(self, now: float) -> list[W]:
-        expired: list[W] = []
-        for kind in [kind for kind, line in self._lines.items() if line.expires_at <= now]:
-            expired += self._lines[kind].remove(lambda call: call.deadline <= now)
-            self._forget_if_empty(kind)
+        lines = [line for line in self._lines.values() if line.expires_at <= now]
+        expired = [call for line in lines for call in line.calls if call.deadline <= now]
+        for call in expired:
+            self.remove(call)
+        self._look_through_stale_lines()
         return expired
 
     def _forget_if_empty(self, kind: Hashable) -> None:

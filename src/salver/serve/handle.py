@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -27,14 +28,12 @@ from typing import (
 
 import msgspec
 
-from salver.data.call import Call
-from salver.data.context import new_request_id, request_context
 from salver.data.current import call_site
-from salver.data.streamed_call import StreamedCall
-from salver.serve.call_arguments import dump_arguments, hold_response, start_when_resolved
+from salver.serve.broadcast import DeploymentBroadcastResponse, begin_broadcast
+from salver.serve.handle_call import begin_call
 from salver.serve.handle_options import HandleOptions, RareHandleOptions, method_name_of
+from salver.serve.replica_selection import ReplicaSelection, choose_replica
 from salver.serve.response import DeploymentResponse, DeploymentResponseGenerator
-from salver.wire.messages import CallMeta
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
@@ -48,7 +47,13 @@ S = TypeVar("S")
 P = ParamSpec("P")
 Items_co = TypeVar("Items_co", covariant=True)
 
-__all__ = ["DeploymentHandle", "DeploymentResponse", "DeploymentResponseGenerator"]
+__all__ = [
+    "DeploymentBroadcastResponse",
+    "DeploymentHandle",
+    "DeploymentResponse",
+    "DeploymentResponseGenerator",
+    "ReplicaSelection",
+]
 
 
 class Streamed(Generic[Items_co]):
@@ -284,30 +289,43 @@ class DeploymentHandle(Generic[T_co]):
             SerializationError: an argument cannot be pickled; the message says which.
             RuntimeError: an argument is a stream.
         """
-        site = call_site()
-        context = request_context.get()
-        options = self._options
         self._shared.initialized = True
-        callee = f"{self._deployment_name}.{options.method_name}"
-        has_responses = hold_response(args) | hold_response(kwargs)
-        payload = b"" if has_responses else dump_arguments(callee, args, kwargs)
-        meta = CallMeta(
-            options.method_name,
-            context.request_id or new_request_id(),
-            context.route,
-            context.app_name,
-            0.0,
-            options.stream,
-            options.multiplexed_model_id,
-            options.session_id,
-        )
-        call = (StreamedCall if options.stream else Call)(site, self._key, meta, context.deadline)
-        response = _response_of(call)
-        if has_responses:
-            site.run(start_when_resolved, call, callee, args, kwargs)
-        else:
-            site.run(call.start, payload)
-        return response
+        return begin_call(self._key, self._options, args, kwargs)
+
+    def dispatch(self, selection: ReplicaSelection, *args: Any, **kwargs: Any) -> Any:
+        """``remote``, to the replica that ``choose_replica`` gave; once, within its ``async with``.
+
+        Raises:
+            ValueError: the selection is of another deployment.
+
+        Otherwise as ``remote``; ``ReplicaUnavailableError`` when the replica has left meanwhile.
+        """
+        return begin_call(self._key, self._options, args, kwargs, selection.send_for(self._key))
+
+    def choose_replica(self, *_args: Any, **_kwargs: Any) -> AbstractAsyncContextManager[ReplicaSelection]:
+        """Choose the replica that a call would get now, and keep its place: ``async with`` gives a selection.
+
+        The place counts as a request until ``dispatch`` has used it or the block ends.
+
+        Args:
+            _args, _kwargs: of the call to come; accepted, and not looked at.
+
+        Raises, when entered, what waiting for a replica may raise: BackPressureError, DeploymentUnavailableError,
+        RequestTimeoutError.
+        """
+        self._shared.initialized = True
+        return choose_replica(self._key, self._options)
+
+    def broadcast(self, method_name: str, *args: Any, **kwargs: Any) -> DeploymentBroadcastResponse:
+        """Call a method of every replica, once each; those that are full run it when they have a free slot.
+
+        Raises:
+            SerializationError: an argument cannot be pickled.
+            TypeError: an argument is a ``DeploymentResponse``.
+        """
+        self._shared.initialized = True
+        options = self._options.changed({"method_name": method_name, "stream": False})
+        return begin_broadcast(self._key, options, args, kwargs)
 
     @property
     def _key(self) -> str:
@@ -366,10 +384,6 @@ class DeploymentHandle(Generic[T_co]):
         method = "" if options.method_name == "__call__" else f", method='{options.method_name}'"
         stream = ", stream=True" if options.stream else ""
         return f"DeploymentHandle(deployment='{self._deployment_name}', app='{self._app_name}'{method}{stream})"
-
-
-def _response_of(call: Call | StreamedCall) -> DeploymentResponse[Any] | DeploymentResponseGenerator[Any]:
-    return DeploymentResponse(call) if isinstance(call, Call) else DeploymentResponseGenerator(call)
 
 
 if TYPE_CHECKING:

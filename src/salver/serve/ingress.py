@@ -35,8 +35,8 @@ def ingress(app: ASGIApp | Callable[[], ASGIApp] | None) -> Callable[[UserClass]
     constructor that fails.
 
     Args:
-        app: a FastAPI application; any other ASGI application; a function without parameters that makes one, called
-            in each replica; or None for a class that has a method ``__serve_build_asgi_app__(self)`` for this.
+        app: a FastAPI application; any other ASGI application; a function that is called without arguments in each
+            replica and makes one; or None for a class that has a method ``__serve_build_asgi_app__(self)`` for this.
 
     Raises:
         ConfigurationError: not applied to a class, the class has ``__call__``, or ``app`` is none of these (a
@@ -90,10 +90,12 @@ def _check_app(app: object) -> Build | None:
 
 
 def _is_builder(app: Callable[..., object]) -> bool:
+    """Whether it can be called without arguments: an application has three."""
     try:
-        return not inspect.signature(app).parameters
+        parameters = inspect.signature(app).parameters.values()
     except (TypeError, ValueError):  # written in C: no builder of anyone's
         return False
+    return all(p.default is not p.empty or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _check_class(user_class: object) -> None:

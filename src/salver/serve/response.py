@@ -59,7 +59,7 @@ class DeploymentResponse(Generic[R_co]):
 
         Otherwise as ``await``.
         """
-        _refuse_in_loop("await response")
+        refuse_in_loop("await response")
         call = self._call
         if not call.done:
             call.wait(timeout_s)
@@ -121,7 +121,7 @@ class DeploymentResponseGenerator(Generic[R_co]):
         return self
 
     def __next__(self) -> R_co:
-        _refuse_in_loop("async for")
+        refuse_in_loop("async for")
         while (payload := self._call.take()) is None:
             self._call.wait()
         if not payload:
@@ -171,7 +171,8 @@ def _load_item(payload: Buffer | ReceivedPayload) -> Any:
     return payload.load() if isinstance(payload, ReceivedPayload) else load_value(payload)
 
 
-def _refuse_in_loop(instead: str) -> None:
+def refuse_in_loop(instead: str) -> None:
+    """Raise RuntimeError when this thread runs an event loop, which waiting would block."""
     if asyncio._get_running_loop() is not None:  # pyright: ignore[reportPrivateUsage]
         raise RuntimeError(
             f"Sync methods should not be called from within an `asyncio` event loop. Use `{instead}` instead."

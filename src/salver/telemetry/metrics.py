@@ -8,8 +8,8 @@ in an interpreter without the GIL nor, by any promise, in one with it. It is ree
 user's ``__del__``, which may count something, while its thread holds it.
 
 Values only ever accumulate, so whoever misses one snapshot has lost nothing when the next one comes. ``changed`` is
-the whole protocol with whoever sends them: an update sets it and tells the listener, ``snapshot`` clears it before it
-reads. While it is set updates tell nobody, so a process that changes nothing is never woken.
+the whole protocol with whoever sends them: an update, when it has written, sets it and tells the listener; a snapshot
+clears it before it reads. While it is set updates tell nobody, and a process that changes nothing is never woken.
 """
 
 from __future__ import annotations
@@ -188,6 +188,7 @@ class Registry:
         self._distributions: dict[FamilyKey, Family[Distribution]] = {}
         self._kinds: dict[str, MetricKind] = {}
         self._listener: Callable[[], None] | None = None
+        self._full = False
         self.changed = False
 
     def counter(
@@ -227,7 +228,13 @@ class Registry:
         key = (family.name, family.label_names, family.boundaries)
         with self._lock:
             if len(self._values) + len(self._distributions) >= MOST_FAMILIES and key not in known:
-                logger.warning("There are more than %d metrics: '%s' will not be seen.", MOST_FAMILIES, family.name)
+                if not self._full:
+                    self._full = True
+                    logger.warning(
+                        "There are more than %d metrics: '%s' and later ones are not seen.",
+                        MOST_FAMILIES,
+                        family.name,
+                    )
                 return family
             kind = self._kinds.setdefault(family.name, family.kind)
             if kind != family.kind:

@@ -10,11 +10,11 @@ TRACEBACK_LIMIT = 64 * 1024
 
 
 def bounded(text: str, limit: int) -> str:
-    """``text``, or its beginning and its end with a note of what is missing between them."""
-    if len(text) <= limit:
-        return text
-    kept = limit // 2
-    return f"{text[:kept]} … [{len(text) - 2 * kept} characters left out] … {text[-kept:]}"
+    """``text``, or its beginning and its end with a note of what is missing between them; always valid as UTF-8."""
+    if len(text) > limit:
+        kept = limit // 2
+        text = f"{text[:kept]} … [{len(text) - 2 * kept} characters left out] … {text[-kept:]}"
+    return text.encode(errors="backslashreplace").decode()
 
 
 def text_of(error: BaseException, limit: int = MESSAGE_LIMIT) -> str:

@@ -48,6 +48,7 @@ _NO_BUFFERS = b"\x00\x00\x00\x00"
 _MAIN = b"__main__"
 _MOST_BYTES = MAX_FRAME_BYTES - 64 * 1024
 _MOST_EXCEPTION_BYTES = 1024 * 1024
+_dumps = pickle.dumps
 _modules = sys.modules
 _dispatch_table: Any = pickle.Pickler.__dict__["dispatch_table"]
 _reducers: dict[type, Callable[[Any], Any]] = {}
@@ -70,7 +71,7 @@ def join(data: bytes, views: list[memoryview], elsewhere_from: int = sys.maxsize
     sizes = [view.nbytes | _ELSEWHERE if view.nbytes >= elsewhere_from else view.nbytes for view in views]
     total = len(data) + sum(size for size in sizes if size < _ELSEWHERE)
     if total > _MOST_BYTES:
-        raise SerializationError(f"a value of {total} bytes is too large: {_MOST_BYTES} travel at most")
+        raise _too_large(total)
     out = bytearray(_COUNT.pack(len(views)))
     for size in sizes:
         out += _SIZE.pack(size)
@@ -80,6 +81,12 @@ def join(data: bytes, views: list[memoryview], elsewhere_from: int = sys.maxsize
         if view.nbytes < elsewhere_from:
             out += view
     return out
+
+
+def _too_large(size: int) -> SerializationError:
+    return SerializationError(
+        f"a value of {size} bytes is too large: {_MOST_BYTES} travel at most, large arrays and tensors not counted"
+    )
 
 
 def dump_value(
@@ -98,7 +105,7 @@ def dump_value(
         if "torch" in _modules:
             data = _dump_with_torch(value, buffers)
         else:
-            data = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+            data = _dumps(value, 5, buffer_callback=buffers.append)
     except BaseException as error:  # noqa: BLE001 - pickle raises anything; cloudpickle decides
         _let_ctrl_c_through(error)
         data = b""
@@ -110,6 +117,8 @@ def dump_value(
             _let_ctrl_c_through(error)
             raise SerializationError(_explain(value, error, name=name)) from error
     if not buffers:
+        if len(data) > _MOST_BYTES:
+            raise _too_large(len(data))
         return _NO_BUFFERS + data
     try:
         views = [buffer.raw() for buffer in buffers]
