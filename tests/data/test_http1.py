@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from harness.bad_requests import BAD_CHUNKS, BAD_HEADS, CHUNKED, GET, POST
 from salver.data.http1 import BadRequest, HTTPLimits, RequestHead, RequestParser
 from salver.data.http_fields import read_fields
 
-GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
-POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
-CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 LIMITS = HTTPLimits()
 
 
@@ -67,125 +65,6 @@ def refusal(*feeds: bytes, limits: HTTPLimits = LIMITS) -> int:
 
 
 # --- what must be refused ------------------------------------------------------------------------------
-
-# Shapes that common parsers disagree about. httptools by itself accepts those marked (A).
-BAD_HEADS = {
-    "length and chunked": (POST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-    "chunked and length": (POST + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n", 400),
-    "two lengths, different": (POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\n", 400),
-    "two lengths, same": (POST + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\n", 400),
-    "length with sign": (POST + b"Content-Length: +5\r\n\r\n", 400),
-    "negative length": (POST + b"Content-Length: -5\r\n\r\n", 400),
-    "length list": (POST + b"Content-Length: 1, 1\r\n\r\n", 400),
-    "empty length": (POST + b"Content-Length:\r\n\r\n", 400),
-    "length with underscore": (POST + b"Content-Length: 1_0\r\n\r\n", 400),
-    "length of 2000 digits": (POST + b"Content-Length: " + b"9" * 2000 + b"\r\n\r\n", 400),
-    "length of 5000 zeros (A)": (POST + b"Content-Length: " + b"0" * 5000 + b"1\r\n\r\n", 400),
-    "xchunked": (POST + b"Transfer-Encoding: xchunked\r\n\r\n", 400),
-    "chunked, identity": (POST + b"Transfer-Encoding: chunked, identity\r\n\r\n", 400),
-    "gzip, chunked (A)": (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 501),
-    "chunked twice": (POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-    "chunked, chunked": (POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n", 400),
-    "empty transfer coding": (POST + b"Transfer-Encoding:\r\n\r\n", 400),
-    "chunked in HTTP/1.0 (A)": (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-    "space before colon": (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
-    "space before name": (b"GET / HTTP/1.1\r\n Host: a\r\n\r\n", 400),
-    "no colon": (GET + b"Accept\r\n\r\n", 400),
-    "empty name": (GET + b": x\r\n\r\n", 400),
-    "bare CR in value": (GET + b"A: b\rc\r\n\r\n", 400),
-    "bare CR as line end": (GET + b"A: b\rC: d\r\n\r\n", 400),
-    "NUL in value": (GET + b"A: b\0c\r\n\r\n", 400),
-    "NUL in name": (GET + b"A\0: b\r\n\r\n", 400),
-    "NUL in target": (b"GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "DEL in value": (GET + b"A: b\x7fc\r\n\r\n", 400),
-    "obs-fold": (GET + b"A: b\r\n c\r\n\r\n", 400),
-    "obs-fold of an empty value": (GET + b"A:\r\n\tc\r\n\r\n", 400),
-    "bare LF after request line": (b"GET / HTTP/1.1\nHost: a\r\n\r\n", 400),
-    "bare LF after header": (b"GET / HTTP/1.1\r\nHost: a\nB: c\r\n\r\n", 400),
-    "bare LF everywhere": (b"GET / HTTP/1.1\nHost: a\n\n", 400),
-    "bare LF as empty line": (GET + b"\n", 400),
-    "no Host (A)": (b"GET / HTTP/1.1\r\n\r\n", 400),
-    "two Hosts (A)": (GET + b"Host: b\r\n\r\n", 400),
-    "two Hosts, same (A)": (GET + b"Host: a\r\n\r\n", 400),
-    "two Hosts in HTTP/1.0 (A)": (b"GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", 400),
-    "Host with user (A)": (b"GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", 400),
-    "Host with path (A)": (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
-    "Host with space (A)": (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
-    "Host list (A)": (b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", 400),
-    "Host with bad port (A)": (b"GET / HTTP/1.1\r\nHost: a:x\r\n\r\n", 400),
-    "Host not ASCII (A)": (b"GET / HTTP/1.1\r\nHost: \xc3\xa9\r\n\r\n", 400),
-    "Host too long (A)": (b"GET / HTTP/1.1\r\nHost: " + b"a" * 256 + b"\r\n\r\n", 400),
-    "absolute-form, other host (A)": (b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "absolute-form, other port (A)": (b"GET http://a:81/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "absolute-form, port of https (A)": (b"GET http://a:443/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "absolute-form, user (A)": (b"GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "absolute-form, user, no Host (A)": (b"GET http://u@a/ HTTP/1.0\r\n\r\n", 400),
-    "absolute-form, user hides host (A)": (b"GET http://a@b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "absolute-form, backslash": (b"GET http://a\\b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "absolute-form, no host (A)": (b"GET http:/// HTTP/1.1\r\nHost:\r\n\r\n", 400),
-    "absolute-form, ftp (A)": (b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "absolute-form, no Host (A)": (b"GET http://a/ HTTP/1.1\r\n\r\n", 400),
-    "authority-form": (b"GET a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", 400),
-    "CONNECT (A)": (b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", 501),
-    "asterisk-form of GET (A)": (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "asterisk and more (A)": (b"OPTIONS *a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "fragment (A)": (b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "relative target": (b"GET a/b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "no target": (b"GET  HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "target not ASCII": (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "TAB in target": (b"GET /a\tb HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "space in target": (b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "two spaces before target (A)": (b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "two spaces after target (A)": (b"GET /  HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "space after version": (b"GET / HTTP/1.1 \r\nHost: a\r\n\r\n", 400),
-    "HTTP/2.0 (A)": (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
-    "HTTP/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
-    "HTTP/0.9 spelt out (A)": (b"GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505),
-    "HTTP/1.2": (b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505),
-    "HTTP/1.10": (b"GET / HTTP/1.10\r\nHost: a\r\n\r\n", 505),
-    "lower-case version": (b"GET / http/1.1\r\nHost: a\r\n\r\n", 400),
-    "HTTP/0.9 (A)": (b"GET /\r\n\r\n", 400),
-    "RTSP/1.1 (A)": (b"OPTIONS / RTSP/1.1\r\nHost: a\r\n\r\n", 400),
-    "ICE/1.1 (A)": (b"SOURCE / ICE/1.1\r\nHost: a\r\n\r\n", 400),
-    "unknown method": (b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
-    "lower-case method": (b"get / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
-    "no method": (b" / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
-    "unknown expectation (A)": (POST + b"Expect: a-miracle\r\nContent-Length: 1\r\n\r\n", 417),
-    "body over the limit (A)": (POST + b"Content-Length: 67108865\r\n\r\n", 413),
-    "header of 200 KB (A)": (GET + b"A: " + b"b" * 200_000 + b"\r\n\r\n", 431),
-    "50 000 headers (A)": (GET + b"A: b\r\n" * 50_000 + b"\r\n", 431),
-    "target of 9000 bytes (A)": (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
-    "many empty lines (A)": (b"\r\n" * 5 + GET + b"\r\n", 400),
-}
-
-BAD_CHUNKS = {
-    "hexadecimal prefix": (b"0x2\r\nab\r\n0\r\n\r\n", 400),
-    "sign": (b"+2\r\nab\r\n0\r\n\r\n", 400),
-    "underscore": (b"1_0\r\n", 400),
-    "empty size": (b"\r\n", 400),
-    "space after size": (b"2 \r\nab\r\n0\r\n\r\n", 400),
-    "17 digits": (b"00000000000000002\r\nab\r\n", 400),
-    "bad chunk end": (b"2\r\nabX\r\n0\r\n\r\n", 400),
-    "chunk longer than its size": (b"2\r\nabc\r\n0\r\n\r\n", 400),
-    "bare LF after size": (b"2\nab\r\n0\r\n\r\n", 400),
-    "bare LF after data": (b"2\r\nab\n0\r\n\r\n", 400),
-    "bare LF in extension": (b"2;a\nb\r\nab\r\n0\r\n\r\n", 400),
-    "bare CR in extension": (b"2;a\rb\r\nab\r\n0\r\n\r\n", 400),
-    "NUL in extension": (b"2;a\0\r\nab\r\n0\r\n\r\n", 400),
-    "bare LF at the end": (b"0\r\n\n", 400),
-    "trailer without colon": (b"0\r\nabc\r\n\r\n", 400),
-    "trailer with space before colon": (b"0\r\na : b\r\n\r\n", 400),
-    "folded trailer": (b"0\r\na: b\r\n c\r\n\r\n", 400),
-    "a chunk over the limit": (b"4000001\r\n", 413),
-    "the largest size": (b"FFFFFFFFFFFFFFFF\r\n", 413),
-    "endless size line": (b"0" * 40_000, 400),
-    "endless extension": (b"1;" + b"a" * 40_000, 400),
-    "extensions that add up": ((b"1;" + b"e" * 1000 + b"\r\nx\r\n") * 33, 400),
-    "endless trailer": (b"0\r\na: " + b"b" * 40_000, 431),
-    "trailers that add up": (b"0\r\n" + (b"a: " + b"b" * 1000 + b"\r\n") * 33, 431),
-    "too many trailers": (b"0\r\n" + b"a: b\r\n" * 101, 431),
-}
 
 
 @pytest.mark.parametrize(("data", "status"), BAD_HEADS.values(), ids=BAD_HEADS)

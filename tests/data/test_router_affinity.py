@@ -64,11 +64,9 @@ def submit(router: Router, model_id: str = "", *, session_id: str = "", method: 
     return call
 
 
-async def served(
-    router: Router, gate: Gate, model_id: str = "", *, session_id: str = "", method: str = "work"
-) -> str:
+async def served(router: Router, gate: Gate, model_id: str = "", **more: str) -> str:
     """A request from beginning to end; where it ran."""
-    call = submit(router, model_id, session_id=session_id, method=method)
+    call = submit(router, model_id, **more)
     gate.open()
     await call.outcome
     return call.dispatched[-1]
@@ -166,7 +164,7 @@ def test_a_busy_model_spills_to_the_next_replica_at_once() -> None:
             router = await loaded.router()
             home = await served(router, loaded.gate, "hot")
             hot = [submit(router, "hot") for _ in range(3)]
-            assert [call.dispatched for call in hot][0] == [home]
+            assert hot[0].dispatched == [home]
             assert sorted(call.dispatched[0] for call in hot) == sorted(loaded.ids), "all at once, none waits"
             loaded.gate.open(3)
             await asyncio.gather(*(call.outcome for call in hot))

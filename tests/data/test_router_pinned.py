@@ -129,6 +129,22 @@ def test_a_replica_that_is_gone_refuses() -> None:
     run(test())
 
 
+def test_a_replica_that_leaves_while_the_request_is_under_way_refuses() -> None:
+    async def test() -> None:
+        async with Scene() as scene:
+            replica, _ = await scene.gated_replica()
+            router = scene.router(replica.route)
+            await connected(router)
+            replica.replica.drain()
+            call = submit_to(router, replica.route.replica_id)
+            assert call.dispatched == [replica.route.replica_id], "the router has not heard of the drain"
+            assert isinstance(await failure(call), ReplicaUnavailableError)
+            assert call.attempts == 0
+            await replica.replica.drained.wait()
+
+    run(test())
+
+
 def test_what_was_sent_is_lost_with_the_replica_even_where_others_are_sent_again() -> None:
     async def test() -> None:
         async with Scene() as scene:
@@ -228,6 +244,8 @@ def test_a_reservation_that_is_released_leaves_its_place_to_the_next() -> None:
             reservation = reserve(tapped)
             assert await reservation.ready == "tapped"
             reservation.release()
+            while not tap.to_replica:
+                await asyncio.sleep(0.001)
             tapped.close()
             await tap.stop()
             assert tap.to_replica == [Kind.HELLO], "a reservation is between this caller and itself"

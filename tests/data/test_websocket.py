@@ -80,6 +80,7 @@ def test_a_wrong_handshake_is_told_so_and_the_connection_ends(headers: tuple[byt
     async def test() -> None:
         async with serving(echo) as site, await site.connect() as wire:
             wire.ask(b"/app", *headers)
+            wire.writer.write(b"hello")  # is read as the body, or dropped
             head, body = await wire.answer()
             assert head.status == status
             assert b"WebSocket" in body

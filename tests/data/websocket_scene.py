@@ -46,6 +46,13 @@ class Hosted:
         return app
 
 
+class Plain:
+    """An ingress that is no ASGI application."""
+
+    def __call__(self) -> str:
+        return "plain"
+
+
 async def echo(websocket: WebSocket) -> None:
     await websocket.accept()
     while True:
@@ -171,10 +178,12 @@ def close_payload(code: int, reason: str = "") -> bytes:
 class Site:
     """A proxy that listens, its routing table, and the replica behind it."""
 
-    def __init__(self, scene: Scene, proxy: Proxy, publisher: Publisher, port: int) -> None:
+    def __init__(
+        self, scene: Scene, proxy: Proxy, publisher: Publisher, replica: RunningReplica, port: int
+    ) -> None:
         self.scene = scene
         self.proxy = proxy
-        self.replica: RunningReplica
+        self.replica = replica
         self.port = port
         self._publisher = publisher
         self._version = 0
@@ -222,11 +231,12 @@ async def serving(
             board=LoadBoard(),  # closed with the proxy; nobody else calls these replicas
             options=ProxyOptions(limits=limits or HTTPLimits()),
         )
+        user = (Hosted, name) if handler is not None else (Plain,)
+        replica = await scene.replica(*user, capacity=capacity)
         listening = socket.create_server(("127.0.0.1", 0))
-        site = Site(scene, proxy, publisher, listening.getsockname()[1])
+        site = Site(scene, proxy, publisher, replica, listening.getsockname()[1])
         try:
-            site.replica = await (scene.replica(Hosted, name, capacity=capacity) if handler else scene.replica())
-            site.publish([site.replica.route], capacity=capacity, **route)
+            site.publish([replica.route], capacity=capacity, **route)
             await proxy.start([listening])
             yield site
         finally:

@@ -92,8 +92,7 @@ def test_each_model_is_loaded_once_and_stays_where_it_is(models: SalverRun) -> N
 def test_models_are_unloaded_when_others_come_and_at_the_end(models: SalverRun) -> None:
     for model in "abcdefghi":
         ask(models, model)
-    assert len(notes(models, "unloaded")) == 3
-    assert len(set(notes(models, "unloaded")) & set("abcdef")) == 3
+    assert len(set(notes(models, "unloaded"))) == 3, "as many as are too much for three replicas"
     models.interrupt()
     assert models.wait(WITHIN_S) == 0
     assert sorted(notes(models, "unloaded")) == list("abcdefghi"), models.output()

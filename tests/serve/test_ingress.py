@@ -19,6 +19,8 @@ from salver.records import CodeContext
 from salver.serve.graph import build_application
 from salver.wire.payload import dump_definition, load_definition
 
+from .asking import served
+
 app = FastAPI()
 
 
@@ -74,8 +76,8 @@ class TestWhatItTakes:
             pass
 
         assert made == []
-        build_app(Web())
-        build_app(Web())
+        served(Web())
+        served(Web())
         assert len(made) == 2
 
     def test_a_builder_may_be_a_partial(self) -> None:
@@ -90,7 +92,7 @@ class TestWhatItTakes:
             def __serve_build_asgi_app__(self) -> Any:
                 return self.app
 
-        assert build_app(Web()) is plain_app
+        assert served(Web()) is plain_app
 
     def test_none_needs_the_method(self) -> None:
         with pytest.raises(ConfigurationError, match="Web must have a method __serve_build_asgi_app__"):
@@ -133,15 +135,15 @@ class TestInheritance:
                 self.ready = True
 
         assert Sub().ready
-        assert isinstance(build_app(Sub()), FastAPI)
+        assert isinstance(served(Sub()), FastAPI)
 
     def test_a_subclass_may_have_an_application_of_its_own(self) -> None:
         @serve.ingress(plain_app)
         class Sub(Importable):
             pass
 
-        assert build_app(Sub()) is plain_app
-        assert isinstance(build_app(Importable()), FastAPI)
+        assert served(Sub()) is plain_app
+        assert isinstance(served(Importable()), FastAPI)
 
     def test_two_of_them_in_one_application_are_refused(self) -> None:
         @serve.deployment
@@ -160,10 +162,10 @@ class TestInheritance:
 class TestTheOriginal:
     def test_is_not_changed(self) -> None:
         before = dict(vars(app)), dict(vars(app.router)), list(app.routes), dict(app.exception_handlers)
-        served: Any = build_app(Importable())
+        copied: Any = served(Importable())
         assert (dict(vars(app)), dict(vars(app.router)), list(app.routes), dict(app.exception_handlers)) == before
-        assert served.router is not app.router
-        assert served.openapi() != app.openapi()
+        assert copied.router is not app.router
+        assert copied.openapi() != app.openapi()
 
     def test_shares_its_state_with_the_only_copy(self) -> None:
         alone = FastAPI()
@@ -173,11 +175,11 @@ class TestTheOriginal:
         class Web:
             pass
 
-        first: Any = build_app(Web())
+        first: Any = served(Web())
         first.state.mine = 1
         assert (first.state.before, alone.state.mine) == (1, 1)
 
-        second: Any = build_app(Web())
+        second: Any = served(Web())
         second.state.mine = 2
         assert (second.state.before, first.state.mine, alone.state.mine) == (1, 1, 1)
 
@@ -278,8 +280,4 @@ def built(source: Any) -> Any:
     class Web:
         pass
 
-    return build_app(Web())
-
-
-def build_app(instance: object) -> Any:
-    return instance.__serve_build_asgi_app__()  # pyright: ignore[reportAttributeAccessIssue]
+    return served(Web())

@@ -271,6 +271,24 @@ def test_any_number_of_models() -> None:
     run(test())
 
 
+def test_a_model_that_is_evicted_while_it_is_loaded_is_finalized_when_it_has_been() -> None:
+    async def test() -> None:
+        store = Store()
+        get_model = loader(store, limit=1)
+        slow = store.hold("slow")
+        first = asyncio.create_task(get_model("slow"))
+        await turns()
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        assert (await get_model("b")).name == "b"
+        slow.set()
+        await settled(lambda: store.ended == ["slow"])
+        waiting = [asyncio.create_task(get_model(model_id)) for model_id in ("c", "d", "e")]
+        assert [model.name for model in await asyncio.gather(*waiting)] == ["c", "d", "e"]
+
+    run(test())
+
+
 @pytest.mark.parametrize("kind", [Model, AsyncModel])
 def test_an_evicted_model_is_finalized_once(kind: type[Model]) -> None:
     async def test() -> None:
@@ -425,7 +443,7 @@ def test_models_loaded_by_the_constructor_are_in_use_by_nobody(store: Store) -> 
     run(test())
 
 
-def test_a_replica_that_ends_unloads_its_models(store: Store) -> None:
+def test_a_replica_that_ends_unloads_its_models(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         async with Scene() as scene:
             replica = await server(scene)
@@ -439,6 +457,7 @@ def test_a_replica_that_ends_unloads_its_models(store: Store) -> None:
             assert isinstance(await asyncio.wait_for(_failure(loading), 20), Exception)
             assert store.ended == ["a"]
             assert not slow.is_set()
+            assert "were not unloaded" not in caplog.text, "what is being loaded is cancelled"
             await replica.replica.close()
 
     run(test())

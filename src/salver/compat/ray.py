@@ -2,8 +2,8 @@
 ``ray.util.metrics`` gives ``salver.serve.metrics``.
 
 Installed by the command line when Ray is not there, or when the user asks (``--compat``, or ``install()`` in code).
-Of ``ray`` itself there are ``exceptions``, and ``init``, ``shutdown`` and ``is_initialized``, which do nothing: Salver
-needs none of them.
+Of ``ray`` itself there are ``exceptions``, and ``init``, ``shutdown`` and ``is_initialized``, which do nothing:
+Salver needs none of them.
 """
 
 from __future__ import annotations

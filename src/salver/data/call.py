@@ -1,9 +1,9 @@
 """One handle call, from the caller's side: an ``Exchange`` whose answer anybody in this process may wait for.
 
-A call lives on the loop of its call site: it is started, answered and cancelled there. Whoever waits, in a task of that
-loop, of another one, or in a thread, leaves a *waiter*, a future without a value; when something has come, every waiter
-is released and looks for itself. One answer can thus be awaited many times, and one cancelled task takes the answer
-away from nobody else: the call is cancelled when the last task that awaited it was.
+A call lives on the loop of its call site: it is started, answered and cancelled there. Whoever waits, in a task of
+that loop, of another one, or in a thread, leaves a *waiter*, a future without a value; when something has come, every
+waiter is released and looks for itself. One answer can thus be awaited many times, and one cancelled task takes the
+answer away from nobody else: the call is cancelled when the last task that awaited it was.
 
 A call ends once: answered, failed, cancelled, or out of time. Only a call that has a deadline has a timer.
 """
@@ -247,12 +247,12 @@ class OutgoingCall:
     def frame_received(self, frame: Frame) -> None:
         raise NotImplementedError
 
-    def _unreadable(self, error: SerializationError) -> Exception:
+    def _unreadable(self, error: SerializationError, what: str = "the result") -> Exception:
         """What became of an answer that came and cannot be had."""
         if isinstance(error, SharedMemoryGone) and self._link is not None:
             return ReplicaUnavailableError(self._link.route.replica_id, "Its answer was in its memory.")
         method = f"{self._key.partition('#')[2]}.{self._meta.method}"
-        unreadable = SerializationError(f"the result of {method}: {error}")
+        unreadable = SerializationError(f"{what} of {method}: {error}")
         unreadable.__cause__ = error
         return unreadable
 

@@ -32,7 +32,7 @@ class CallSite:
         """Whether the running loop of this thread is the caller's."""
         return asyncio._get_running_loop() is self.loop  # pyright: ignore[reportPrivateUsage]
 
-    def run(self, function: Callable[[Unpack[Args]], object], *args: Unpack[Args]) -> None:
+    def run(self, function: Callable[[Unpack[Args]], object], *args: *Args) -> None:
         """Call ``function`` on the caller's loop: now when that is here, else soon."""
         if self.is_here:
             function(*args)

@@ -3,8 +3,8 @@
 The scope of a request is its ``Invocation``, found through a context variable, which tasks and threads of user code
 inherit. The set in it is made with the first call: most requests call nobody.
 
-Calls that user code makes after the cancellation are not cancelled: whoever catches ``CancelledError`` must be able to
-clean up elsewhere.
+Calls that user code makes after the cancellation are not cancelled: whoever catches ``CancelledError`` must be able
+to clean up elsewhere.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """A handle call that streams, from the caller's side: the items that came and were not taken yet.
 
 HEAD says that the generator exists, every DATA is one item, DATA with END is the end. What consumers take is granted
-to the replica again as CREDIT, so never more than a window (and one item) waits here, however slow they are. Items stay
-pickled until they are taken: that cost is the consumer's, in its own thread.
+to the replica again as CREDIT, so never more than a window (and one item) waits here, however slow they are. Items
+stay pickled until they are taken: that cost is the consumer's, in its own thread.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from typing import Any
 
 from salver.data.call import OutgoingCall, Send
 from salver.data.call_errors import rebuild_error
@@ -17,6 +18,7 @@ from salver.data.shared_memory import ReceivedPayload
 from salver.errors import SerializationError
 from salver.wire.frames import END, SHARED, Buffer, Frame, Kind
 from salver.wire.messages import STREAM_WINDOW_BYTES, CallMeta, decode_error, encode_credit
+from salver.wire.payload import load_value
 
 _GRANT_AT_MOST_BYTES = 2**32 - 1
 _GRANT_FROM_BYTES = STREAM_WINDOW_BYTES // 4  # what has been taken is granted in steps worth a frame
@@ -60,6 +62,13 @@ class StreamedCall(OutgoingCall):
         self.raise_error()
         return b""
 
+    def load(self, item: Buffer | ReceivedPayload) -> Any:
+        """What was taken, unpickled. Raises SerializationError when it cannot be rebuilt here."""
+        try:
+            return item.load() if isinstance(item, ReceivedPayload) else load_value(item)
+        except SerializationError as error:
+            raise self._unreadable(error, "an item") from error
+
     def _grant(self, size: int) -> None:
         while size and self._link is not None and self._link.channel is not None:
             step = min(size, _GRANT_AT_MOST_BYTES)
@@ -98,6 +107,6 @@ class StreamedCall(OutgoingCall):
         try:
             self._items.append(ReceivedPayload(frame.payload) if frame.flags & SHARED else frame.payload)
         except SerializationError as error:
-            self._give_up(self._unreadable(error))
+            self._give_up(self._unreadable(error, "an item"))
         else:
             self._release_waiters()

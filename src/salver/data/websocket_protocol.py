@@ -23,6 +23,7 @@ from salver.wire.messages import CloseMeta
 
 _INVALID_DATA = 1007
 _COMPRESS_BELOW_BYTES = 128 * 1024  # compressing more at once would hold up the other clients of this process
+_PLAIN_TEXT = b"content-type: text/plain; charset=utf-8\r\n"
 _HANDSHAKE_FIELDS = frozenset((b"connection", b"upgrade", b"origin"))
 _NOT_ITS_BUSINESS = frozenset(("date", "connection", "content-length", "content-type"))
 
@@ -74,6 +75,8 @@ class WebSocketProtocol:
         """Nothing follows what was written: the connection is to be ended when it has left."""
 
     def _check(self, head: RequestHead) -> Response:
+        if head.chunked or head.content_length:
+            raise HandshakeRefused(400, _PLAIN_TEXT, b"Failed to open a WebSocket connection: there is a body.\n")
         lines = [f"{head.method} / HTTP/{head.http_version}".encode()]
         for name, value in head.headers:
             if name in _HANDSHAKE_FIELDS or name.startswith(b"sec-websocket-"):
@@ -81,7 +84,7 @@ class WebSocketProtocol:
         self._protocol.receive_data(b"\r\n".join(lines) + b"\r\n\r\n")
         events = self._protocol.events_received()
         if not events or not isinstance(events[0], Request):
-            raise HandshakeRefused(400, b"", b"Failed to open a WebSocket connection: malformed request.\n")
+            raise HandshakeRefused(400, _PLAIN_TEXT, b"Failed to open a WebSocket connection: malformed request.\n")
         response = self._protocol.accept(events[0])
         if response.status_code != 101:
             lines = [
@@ -89,7 +92,7 @@ class WebSocketProtocol:
                 for name, value in response.headers.raw_items()
                 if name.lower() not in _NOT_ITS_BUSINESS
             ]
-            lines += [b"content-type: text/plain; charset=utf-8\r\n", b"sec-websocket-version: 13\r\n"]
+            lines += [_PLAIN_TEXT, b"sec-websocket-version: 13\r\n"]
             raise HandshakeRefused(response.status_code, b"".join(lines), bytes(response.body or b""))
         return response
 

@@ -20,7 +20,7 @@ from typing import Protocol
 from salver.data.http_limits import HTTPLimits
 from salver.data.http_response import BODYLESS, response_head, stream_framing
 from salver.data.http_server import HTTPConnection
-from salver.data.problem import BAD_REQUEST, Problem, unavailable
+from salver.data.problem import unavailable
 from salver.data.request_exchange import RequestExchange
 from salver.data.websocket_exchange import WebSocketExchange
 from salver.data.websocket_protocol import HandshakeRefused, WebSocketProtocol
@@ -62,19 +62,15 @@ def take_over(
         What is to be routed; None when the handshake was wrong and has been answered.
     """
     connection = WebSocketConnection(http, request, handler, limits)
-    exchange = connection.exchange
-    if handler.draining:
-        exchange.answer(unavailable())
-    elif request.body.streams or request.head.content_length:
-        exchange.answer(Problem(400, BAD_REQUEST, "A WebSocket handshake has no body."))
-    else:
-        try:
-            connection.protocol = WebSocketProtocol(request.head, limits.websocket_message)
-        except HandshakeRefused as refused:
-            exchange.respond(refused.status, refused.block, refused.text)
-        else:
-            return exchange
-    return None
+    try:
+        if handler.draining:
+            problem = unavailable()
+            raise HandshakeRefused(problem.status, *problem.render(request.head, request.request_id))
+        connection.protocol = WebSocketProtocol(request.head, limits.websocket_message)
+    except HandshakeRefused as refused:
+        connection.write_whole(connection.exchange, refused.status, refused.block, refused.text, -1)
+        return None
+    return connection.exchange
 
 
 class _Phase(Enum):

@@ -1,8 +1,8 @@
 """Makes FastAPI and Starlette applications picklable by value, as those of scripts and notebooks must be.
 
-Two of their parts are not: ``State`` looks for its own attributes before it has any, and a router that was included
-in another (FastAPI since 0.130 or so keeps it as it is) has a lock. Rules for both are registered with ``copyreg``,
-where every pickler finds them.
+Two of their parts are not: ``State`` looks for its own attributes before it has any, and an included router, which
+newer versions of FastAPI keep instead of copying its routes, has a lock. Rules for both are registered with
+``copyreg``, where every pickler finds them.
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ def hold_response(value: object) -> bool:
     Raises:
         RuntimeError: a stream is.
     """
-    if isinstance(value, DeploymentResponse):
-        return True
     kind = type(value)
+    if issubclass(kind, DeploymentResponse):  # isinstance would ask the value itself, which may raise anything
+        return True
     if kind is tuple or kind is list:
         return any([hold_response(item) for item in cast("list[object]", value)])  # noqa: C419 - streams after it count
     if kind is dict:

@@ -1,10 +1,11 @@
 """Handles: how deployments, scripts and notebooks call deployments.
 
-Typing: in ``DeploymentHandle[T]``, T is the class that is served, or the type of the function. ``handle.remote(...)`` is
-checked against its ``__call__``, ``handle[Translator.translate].remote(...)``, or the same through ``options``, against
-that method. ``handle.translate.remote(...)`` works as well and is not checked: Python's type system cannot map the
-methods of one class to attributes of another. A handle to something more special can be passed where one to something
-more general is expected: T is covariant. ``DeploymentHandle`` without T, and ``DeploymentHandle[Any]``, check nothing.
+Typing: in ``DeploymentHandle[T]``, T is the class that is served, or the type of the function. ``handle.remote(...)``
+is checked against its ``__call__``, ``handle[Translator.translate].remote(...)``, or the same through ``options``,
+against that method. ``handle.translate.remote(...)`` works as well and is not checked: Python's type system cannot
+map the methods of one class to attributes of another. A handle to something more special can be passed where one to
+something more general is expected: T is covariant. ``DeploymentHandle`` without T, and ``DeploymentHandle[Any]``,
+check nothing.
 """
 
 from __future__ import annotations
@@ -12,19 +13,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Concatenate,
-    Generic,
-    Literal,
-    Never,
-    ParamSpec,
-    TypeVar,
-    Unpack,
-    final,
-    overload,
-)
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, Never, Unpack, overload
 
 import msgspec
 
@@ -32,20 +21,9 @@ from salver.data.current import call_site
 from salver.serve.broadcast import DeploymentBroadcastResponse, begin_broadcast
 from salver.serve.handle_call import begin_call
 from salver.serve.handle_options import HandleOptions, RareHandleOptions, method_name_of
+from salver.serve.handle_typing import P, R, S, Streamed, T_co, Unknown
 from salver.serve.replica_selection import ReplicaSelection, choose_replica
 from salver.serve.response import DeploymentResponse, DeploymentResponseGenerator
-
-if TYPE_CHECKING:
-    from typing_extensions import TypeVar as TypeVarWithDefault
-
-    T_co = TypeVarWithDefault("T_co", covariant=True, default=Any)
-else:
-    T_co = TypeVar("T_co", covariant=True)
-
-R = TypeVar("R")
-S = TypeVar("S")
-P = ParamSpec("P")
-Items_co = TypeVar("Items_co", covariant=True)
 
 __all__ = [
     "DeploymentBroadcastResponse",
@@ -54,15 +32,6 @@ __all__ = [
     "DeploymentResponseGenerator",
     "ReplicaSelection",
 ]
-
-
-class Streamed(Generic[Items_co]):
-    """For type checkers alone: what a method gives through a handle that streams."""
-
-
-@final
-class _Unknown:
-    """For type checkers alone: no T is this one but Any."""
 
 
 class _Shared:
@@ -81,8 +50,8 @@ class DeploymentHandle(Generic[T_co]):
     """Calls one deployment; its replicas share the calls.
 
     ``handle.remote(...)`` calls ``__call__`` (or the function), ``handle.method.remote(...)`` a method. A handle may
-    be made anywhere, pickled, and used from any thread and any event loop. What a request's code calls belongs to that
-    request: it has the same request id, ends at the same deadline, and is cancelled with it.
+    be made anywhere, pickled, and used from any thread and any event loop. What a request's code calls belongs to
+    that request: it has the same request id, ends at the same deadline, and is cancelled with it.
 
     Args:
         deployment_name, app_name: whom to call.
@@ -115,7 +84,7 @@ class DeploymentHandle(Generic[T_co]):
 
     @overload
     def options(
-        self: DeploymentHandle[_Unknown],
+        self: DeploymentHandle[Unknown],
         *,
         method_name: str | None = None,
         stream: Literal[True],
@@ -204,12 +173,13 @@ class DeploymentHandle(Generic[T_co]):
 
     # --- calling ----------------------------------------------------------------------------------------
 
-    # Overloads, in this order: nothing is known; only that it streams; a DeploymentResponse in the first or second place
-    # (it can stand for any argument, which the type system cannot say of all at once); then what the method takes. Of
-    # the last: a stream; a generator without ``stream``, which never gives a value; ``async def``; the rest. "Or a
-    # coroutine" in the rest keeps it in agreement with the overload before where an argument is Any and both fit.
+    # Overloads, in this order: nothing is known; only that it streams; a DeploymentResponse in the first or second
+    # place (it can stand for any argument, which the type system cannot say of all at once); then what the method
+    # takes. Of the last: a stream; a generator without ``stream``, which never gives a value; ``async def``; the
+    # rest. "Or a coroutine" in the rest keeps it in agreement with the overload before where an argument is Any and
+    # both fit.
     @overload
-    def remote(self: DeploymentHandle[_Unknown], *args: Any, **kwargs: Any) -> DeploymentResponse[Any]: ...
+    def remote(self: DeploymentHandle[Unknown], *args: Any, **kwargs: Any) -> DeploymentResponse[Any]: ...
     @overload
     def remote(self: DeploymentHandle[Streamed[R]], *args: Any, **kwargs: Any) -> DeploymentResponseGenerator[R]: ...
     @overload
@@ -348,7 +318,8 @@ class DeploymentHandle(Generic[T_co]):
                 raise TypeError(f"DeploymentHandle._init() has no option {name!r}")
         if self._shared.initialized:
             raise RuntimeError(
-                "This handle is initialized already. Call `_init` once, before the first `.remote()`, which does it too."
+                "This handle is initialized already. Call `_init` once, and before the first `.remote()`, "
+                "which initializes it too."
             )
         self._shared.initialized = True
         site = call_site()

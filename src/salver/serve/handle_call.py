@@ -29,7 +29,10 @@ def begin_call(
     site = call_site()
     context = request_context.get()
     callee = f"{key.partition('#')[2]}.{options.method_name}"
-    has_responses = hold_response(args) | hold_response(kwargs)
+    try:
+        has_responses = hold_response(args) | hold_response(kwargs)
+    except RecursionError:  # nested too deep to be looked into, or within itself: pickle decides what can be sent
+        has_responses = False
     payload = b"" if has_responses else dump_arguments(callee, args, kwargs)
     meta = call_meta(options)
     if options.stream:

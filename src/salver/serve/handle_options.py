@@ -39,9 +39,8 @@ class HandleOptions(Struct, frozen=True):
             if name == "method_name":
                 changes[name] = method_name_of(value)
             elif not isinstance(value, _KINDS[name]):
-                raise ConfigurationError(
-                    f"handle options: {name} must be a {_KINDS[name].__name__}, got {value!r} ({type(value).__name__})"
-                )
+                kind, got = _KINDS[name].__name__, type(value).__name__
+                raise ConfigurationError(f"handle options: {name} must be a {kind}, got {value!r} ({got})")
             elif name.endswith("_serialization") and value not in SERIALIZERS:
                 raise ConfigurationError(f"handle options: {name} must be one of {SERIALIZERS}, got {value!r}")
         return msgspec.structs.replace(self, **changes)

@@ -7,10 +7,7 @@ from collections.abc import Generator
 from typing import Any, Generic, NoReturn, TypeVar
 
 from salver.data.call import Call
-from salver.data.shared_memory import ReceivedPayload
 from salver.data.streamed_call import StreamedCall
-from salver.wire.frames import Buffer
-from salver.wire.payload import load_value
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -19,8 +16,8 @@ class DeploymentResponse(Generic[R_co]):
     """The answer of a call, now or later: ``await response``, or ``response.result()`` where there is no loop.
 
     May be awaited several times, by several tasks, and passed as an argument of other calls without being awaited.
-    When a task that awaits it is cancelled, and no other awaits it, the call is cancelled; ``asyncio.shield(response)``
-    prevents that.
+    When a task that awaits it is cancelled, and no other awaits it, the call is cancelled;
+    ``asyncio.shield(response)`` prevents that.
     """
 
     __slots__ = ("_call",)
@@ -68,9 +65,9 @@ class DeploymentResponse(Generic[R_co]):
     def cancel(self) -> None:
         """Ask for the call to be cancelled, from any thread; returns at once. Does nothing when it has ended.
 
-        A call that still waits for a replica never runs. One that runs in ``async def`` gets ``CancelledError`` at its
-        next ``await``; a ``def`` runs on, and nobody hears its answer. What it has called through handles is cancelled
-        too. Awaiting it raises ``RequestCancelledError`` from then on.
+        A call that still waits for a replica never runs. One that runs in ``async def`` gets ``CancelledError`` at
+        its next ``await``; a ``def`` runs on, and nobody hears its answer. What it has called through handles is
+        cancelled too. Awaiting it raises ``RequestCancelledError`` from then on.
         """
         self._call.cancel_requested = True
         self._call.site.run(self._call.cancel)
@@ -93,8 +90,8 @@ class DeploymentResponse(Generic[R_co]):
 class DeploymentResponseGenerator(Generic[R_co]):
     """The items of a call with ``options(stream=True)``: ``async for`` in a loop, ``for`` in a thread.
 
-    Items come as the generator yields them; one that is not read stops it after 64 KiB. What it raises is raised here,
-    after the items before. A generator that is dropped before its end is cancelled.
+    Items come as the generator yields them; one that is not read stops it after 64 KiB. What it raises is raised
+    here, after the items before. A generator that is dropped before its end is cancelled.
     """
 
     __slots__ = ("_call",)
@@ -115,7 +112,7 @@ class DeploymentResponseGenerator(Generic[R_co]):
             await self._call.arrival()
         if not payload:
             raise StopAsyncIteration
-        return _load_item(payload)
+        return self._call.load(payload)
 
     def __iter__(self) -> DeploymentResponseGenerator[R_co]:
         return self
@@ -126,7 +123,7 @@ class DeploymentResponseGenerator(Generic[R_co]):
             self._call.wait()
         if not payload:
             raise StopIteration
-        return _load_item(payload)
+        return self._call.load(payload)
 
     def cancel(self) -> None:
         """Ask for the call to be cancelled, from any thread; returns at once.
@@ -165,10 +162,6 @@ class DeploymentResponseGenerator(Generic[R_co]):
     def __repr__(self) -> str:
         state = "ended" if self._call.done else "open"
         return f"DeploymentResponseGenerator(request_id='{self.request_id}', {state})"
-
-
-def _load_item(payload: Buffer | ReceivedPayload) -> Any:
-    return payload.load() if isinstance(payload, ReceivedPayload) else load_value(payload)
 
 
 def refuse_in_loop(instead: str) -> None:

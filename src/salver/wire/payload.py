@@ -48,7 +48,6 @@ _NO_BUFFERS = b"\x00\x00\x00\x00"
 _MAIN = b"__main__"
 _MOST_BYTES = MAX_FRAME_BYTES - 64 * 1024
 _MOST_EXCEPTION_BYTES = 1024 * 1024
-_dumps = pickle.dumps
 _modules = sys.modules
 _dispatch_table: Any = pickle.Pickler.__dict__["dispatch_table"]
 _reducers: dict[type, Callable[[Any], Any]] = {}
@@ -105,7 +104,7 @@ def dump_value(
         if "torch" in _modules:
             data = _dump_with_torch(value, buffers)
         else:
-            data = _dumps(value, 5, buffer_callback=buffers.append)
+            data = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
     except BaseException as error:  # noqa: BLE001 - pickle raises anything; cloudpickle decides
         _let_ctrl_c_through(error)
         data = b""
