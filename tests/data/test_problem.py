@@ -84,7 +84,8 @@ def test_a_document_says_the_same() -> None:
     ],
 )
 def test_when_to_come_again(status: int, configured: float | None, line: bytes) -> None:
-    problem = overloaded(BackPressureError(3, 3, status, configured))
+    text = BackPressureError(3, 3).message
+    problem = overloaded(status, text, configured)
     block, body = problem.render(head())
     assert (problem.status, block) == (status, b"content-type: text/plain; charset=utf-8\r\n" + line)
     assert body == b"Request dropped due to backpressure (num_queued_requests=3, max_queued_requests=3)."

@@ -330,6 +330,34 @@ def test_a_reservation_is_lost_with_its_replica(how: str) -> None:
     run(test())
 
 
+def test_a_slot_at_a_replica_that_was_taken_off_the_list_is_not_used() -> None:
+    async def test() -> None:
+        async with Scene() as scene:
+            replica, gate = await scene.gated_replica(capacity=2)
+            router = scene.router(replica.route, capacity=2)
+            await connected(router)
+            holder = await scene.peer(replica)
+            holder.call(1)
+            running = submit(router, "work", "runs")
+            for _ in range(2):
+                await gate.entered.get()
+            reservation = reserve(router)
+            assert not reservation.ready.done()
+            await replica.control.nothing_more()
+            router.update(deployment_route(capacity=2))
+            gate.open()
+            await holder.answer(1)
+            gate.open()
+            assert await running.outcome == "runs"
+            assert not reservation.ready.done()
+            other, _ = await scene.gated_replica()
+            router.update(deployment_route(other.route))
+            assert await reservation.ready == other.route.replica_id
+            reservation.release()
+
+    run(test())
+
+
 def test_a_reservation_for_what_is_unavailable_is_refused() -> None:
     async def test() -> None:
         async with Scene() as scene:

@@ -363,7 +363,11 @@ def test_a_client_that_ignores_the_close_does_not_hold_up_the_proxy() -> None:
 
 def test_an_overloaded_application() -> None:
     async def test() -> None:
-        async with serving(echo, capacity=1, max_queued=0) as site, await opened(site), await site.connect() as second:
+        async with (
+            serving(echo, capacity=1, max_queued=0) as site,
+            await opened(site),
+            await site.connect() as second,
+        ):
             await second.open(b"/app")
             code, reason = await second.closed()
             assert (code, "backpressure" in reason) == (1013, True)

@@ -178,9 +178,7 @@ def close_payload(code: int, reason: str = "") -> bytes:
 class Site:
     """A proxy that listens, its routing table, and the replica behind it."""
 
-    def __init__(
-        self, scene: Scene, proxy: Proxy, publisher: Publisher, replica: RunningReplica, port: int
-    ) -> None:
+    def __init__(self, scene: Scene, proxy: Proxy, publisher: Publisher, replica: RunningReplica, port: int) -> None:
         self.scene = scene
         self.proxy = proxy
         self.replica = replica

@@ -281,8 +281,6 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "placement_group_bundles": [{"CPU": 1}],
     "placement_group_strategy": "SPREAD",
     "max_replicas_per_node": 2,
-    "user_config": {"x": 1},
-    "backpressure_config": {"status_code": 429},
     "autoscaling_config": {"max_replicas": 2},
     "graceful_shutdown_wait_loop_s": 1,
     "health_check_period_s": 1,

@@ -94,10 +94,14 @@ class HeadParser:
         if version is None:
             raise _refused_version(head[:line_end])
         method = self._read(head, line_end, field_count)
-        facts = read_fields(self._headers, version == "1.0", self._limits.body)
-        if facts.content_length or facts.chunked:  # httptools would now wait for the body
-            self._parser = HttpRequestParser(self)
-        return self._assemble(method, version, facts)
+        try:
+            facts = read_fields(self._headers, version == "1.0", self._limits.body)
+            if facts.content_length or facts.chunked:  # httptools would now wait for the body
+                self._parser = HttpRequestParser(self)
+            return self._assemble(method, version, facts)
+        except BadRequest as error:
+            error.headers = self._headers
+            raise
 
     def check_size(self, line_end: int, size: int, field_count: int = 0) -> None:
         """Refuse a head that is too large, or an unfinished one that already is.

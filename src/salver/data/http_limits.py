@@ -44,12 +44,16 @@ class BadRequest(ServeException):
     Args:
         status: the HTTP status to answer, 400 to 505.
         message: what was wrong with the request, one sentence without any of the client's bytes.
+
+    Attributes:
+        headers: of a head whose lines could be read and whose meaning was refused; for how to answer, nothing else.
     """
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(status, message)
         self.status = status
         self.message = message
+        self.headers: list[tuple[bytes, bytes]] = []
 
     def __str__(self) -> str:
         return f"{self.status}: {self.message}"

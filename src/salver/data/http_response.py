@@ -88,14 +88,18 @@ def response_head(
     *,
     close: bool,
 ) -> bytes:
-    """Everything up to the body. An ``x-request-id`` that the application set itself stays the only one."""
+    """Everything up to the body. A ``date`` or ``x-request-id`` that the application set stays the only one."""
     connection = b""
     if close:
         connection = b"connection: close\r\n"
     elif http_version == "1.0":
         connection = b"connection: keep-alive\r\n"
-    request_id = b"" if b"x-request-id:" in block else request_id_line
-    return b"".join((status_line(status), block, framing, date_line, request_id, connection, b"\r\n"))
+    names = b"\n" + block.lower()
+    if b"\nx-request-id:" in names:
+        request_id_line = b""
+    if b"\ndate:" in names:
+        date_line = b""
+    return b"".join((status_line(status), block, framing, date_line, request_id_line, connection, b"\r\n"))
 
 
 def encode_header_block(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, int | None]:

@@ -8,16 +8,13 @@ proxy's sweep; a slow client does not renew it byte by byte, but by kilobytes of
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from collections import deque
-from fcntl import ioctl
-from termios import TIOCOUTQ
 from typing import Protocol, cast
 
+from salver.data.client_socket import address, is_connected, reset, unread_bytes
 from salver.data.http1 import BadRequest, HTTPLimits, RequestHead, RequestParser
-from salver.data.http_response import BODYLESS, response_head, status_line, stream_framing
-from salver.data.problem import BAD_REQUEST, Problem
+from salver.data.http_response import BODYLESS, response_head, stream_framing
+from salver.data.problem import BAD_REQUEST, Problem, too_many_connections
 from salver.data.request_exchange import CLIENT_LEFT, RequestExchange
 
 _NEVER = float("inf")
@@ -25,7 +22,6 @@ _WRITE_BUFFER_BYTES = 64 * 1024
 _LINGER_S = 2.0
 _RENEWED_BY_BYTES = 4096
 _PIPELINED_AT_MOST = 128
-_TCP_ESTABLISHED = 1
 
 
 class Handler(Protocol):
@@ -60,6 +56,7 @@ class HTTPConnection(asyncio.Protocol):
         "_current",
         "_flush_scheduled",
         "_handler",
+        "_head_begun",
         "_limits",
         "_lingering",
         "_loop",
@@ -92,6 +89,8 @@ class HTTPConnection(asyncio.Protocol):
         self._flush_scheduled = False
         self._paused_writing = False
         self._lingering = False
+        self._head_begun = False
+        """The deadline is that of a head whose first byte, or the line end before it, has come."""
         self._unread = 0
         """Bytes that the client had not read when its deadline as a reader was set."""
         self._body_since_renewal = 0
@@ -106,15 +105,16 @@ class HTTPConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
-        self.client = _address(transport.get_extra_info("peername"))
-        self.server = _address(transport.get_extra_info("sockname"))
+        self.client = address(transport.get_extra_info("peername"))
+        self.server = address(transport.get_extra_info("sockname"))
         self.deadline = self._loop.time() + self._limits.header_timeout_s
         self._handler.connection_opened(self)
 
     def data_received(self, data: bytes) -> None:
         if self._lingering:
             return
-        if self._current is None and self._parser.between_requests:
+        if self._current is None and not self._head_begun:
+            self._head_begun = True
             self.deadline = self._loop.time() + self._limits.header_timeout_s
         try:
             self._parser.feed(data)
@@ -131,21 +131,22 @@ class HTTPConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._paused_writing = False
         if self._current is None:
-            self.deadline = self._loop.time() + self._limits.keep_alive_timeout_s
+            self._await_request()
             return
         if self._receiving is None:
             self.deadline = _NEVER
         self._current.client_caught_up()
 
     def _expect_to_be_read(self) -> None:
-        self._unread = self._outstanding()
+        self._unread = unread_bytes(self._transport)
         self.deadline = self._loop.time() + self._limits.body_idle_timeout_s
 
-    def _outstanding(self) -> int:
-        """Bytes that were written and the client has not taken: ours, and the kernel's, which may be megabytes."""
-        connected: socket.socket | None = self._transport.get_extra_info("socket")
-        of_kernel = 0 if connected is None else struct.unpack("i", ioctl(connected, TIOCOUTQ, bytes(4)))[0]
-        return self._transport.get_write_buffer_size() + of_kernel
+    def _await_request(self) -> None:
+        """It is the client's turn; a head that it has begun while it was answered must come to its end."""
+        self._head_begun = not self._parser.between_requests
+        limits = self._limits
+        wait_s = limits.header_timeout_s if self._head_begun else limits.keep_alive_timeout_s
+        self.deadline = self._loop.time() + wait_s
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._handler.connection_closed(self)
@@ -275,14 +276,12 @@ class HTTPConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Cut the connection: the client must not take what it has for the whole."""
+        self._parser.close()
         self._flush()
         if self._current is None:  # nothing is being said: no goodbye, either
             self._transport.abort()
         elif self._current.ends_with_connection:
-            # Its end would look like the end of the body; only a reset says that something is missing.
-            connected: socket.socket = self._transport.get_extra_info("socket")
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self._transport.abort()
+            reset(self._transport)  # an end would look like the end of the body
         self._current = None
         self._expect_to_be_read()
         self._transport.close()
@@ -307,6 +306,7 @@ class HTTPConnection(asyncio.Protocol):
             return
         self._current = None
         if close:
+            self._parser.close()  # what is in the same packet as the rest of the body is no request
             self._receiving = None
             self._expect_to_be_read()
             if exchange.body.complete:
@@ -321,7 +321,7 @@ class HTTPConnection(asyncio.Protocol):
         if not self._transport.is_reading():  # paused for a body that the application did not care to read
             self._transport.resume_reading()
         if not self._paused_writing:
-            self.deadline = self._loop.time() + self._limits.keep_alive_timeout_s
+            self._await_request()
 
     def _linger(self) -> None:
         """The answer came before the whole request did. Closing now would reset the connection over the unread rest,
@@ -366,7 +366,7 @@ class HTTPConnection(asyncio.Protocol):
         """Malformed or over a limit: say so if nothing else is being said, and close."""
         current = self._current
         if current is None or (current is self._receiving and not current.response_started):
-            self._tell_off(Problem(error.status, BAD_REQUEST, error.message))
+            self._tell_off(Problem(error.status, BAD_REQUEST, error.message), error)
             self._linger()
         else:
             self.abort()
@@ -375,13 +375,23 @@ class HTTPConnection(asyncio.Protocol):
         if current is not None:
             current.client_gone(error.status)
 
-    def _tell_off(self, problem: Problem) -> None:
-        """Answer a request that will not be read to its end."""
-        block, body = problem.render(self._receiving.head if self._receiving is not None else None)
-        self._transport.write(
-            b"%s%scontent-length: %d\r\n%sconnection: close\r\n\r\n%s\n"
-            % (status_line(problem.status), block, len(body) + 1, self._handler.date_line, body)
-        )
+    def _tell_off(self, problem: Problem, refused: BadRequest | None = None) -> None:
+        """Answer a request that will not be read to its end; of one whose head was ``refused``, little is known."""
+        request = self._receiving
+        request_id, lines = ("", b"") if request is None else (request.request_id, request.extra_lines)
+        block, body = problem.render(refused if request is None else request.head, request_id)
+        body += b"\n"
+        framing = b"content-length: %d\r\n" % len(body)
+        head = response_head(problem.status, block, framing, self._handler.date_line, lines, "1.1", close=True)
+        bodyless = request is not None and request.head.method == "HEAD"
+        self._transport.write(head if bodyless else head + body)
+
+    def turn_away(self) -> None:
+        """There are too many connections: say so and close, without waiting for what the client has to say."""
+        self._lingering = True
+        self._tell_off(too_many_connections())
+        self.deadline = self._loop.time() + _LINGER_S
+        self._transport.close()
 
     def look_for_client(self) -> bool:
         """End the request of a client that hung up, which nobody else notices while reading is paused.
@@ -391,8 +401,7 @@ class HTTPConnection(asyncio.Protocol):
         """
         if self._transport.is_reading() or self._transport.is_closing():
             return False
-        connected: socket.socket = self._transport.get_extra_info("socket")
-        if connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_ESTABLISHED:
+        if is_connected(self._transport):
             return True
         self._transport.abort()
         return False
@@ -402,7 +411,7 @@ class HTTPConnection(asyncio.Protocol):
         however slowly, gets more time, and one that has stopped reading is cut off.
         """
         stalled = self._paused_writing or self._transport.is_closing()
-        if stalled and self._outstanding() < self._unread:
+        if stalled and unread_bytes(self._transport) < self._unread:
             self._expect_to_be_read()
             return
         current = self._current
@@ -421,11 +430,3 @@ class HTTPConnection(asyncio.Protocol):
         if self.idle or self._lingering:
             self.deadline = self._loop.time() + _LINGER_S  # TLS waits for a goodbye that an idle client may never say
             self._transport.close()
-
-
-def _address(value: object) -> tuple[str, int] | None:
-    if isinstance(value, tuple):
-        pair = cast("tuple[object, ...]", value)
-        if len(pair) >= 2 and isinstance(pair[0], str) and isinstance(pair[1], int):
-            return pair[0], pair[1]
-    return None

@@ -9,12 +9,10 @@ from __future__ import annotations
 import math
 import re
 from http import HTTPStatus
+from typing import Protocol
 
 import msgspec
 from msgspec import Struct
-
-from salver.data.http_head import RequestHead
-from salver.errors import BackPressureError
 
 _TEXT = b"content-type: text/plain; charset=utf-8\r\n"
 _PROBLEM = b"content-type: application/problem+json\r\n"
@@ -29,6 +27,13 @@ OVERLOADED = "overloaded"
 UNAVAILABLE = "unavailable"
 REPLICA_DIED = "replica-died"
 APPLICATION_ERROR = "application-error"
+
+
+class Asked(Protocol):
+    """What is known of the request: its head, or why that was refused."""
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]: ...
 
 
 class Problem(Struct, frozen=True):
@@ -46,8 +51,8 @@ class Problem(Struct, frozen=True):
     text: str
     retry_after_s: float | None = None
 
-    def render(self, head: RequestHead | None, request_id: str = "") -> tuple[bytes, bytes]:
-        """Header block and body of the answer to the request with this head (None: it could not be read)."""
+    def render(self, head: Asked | None, request_id: str = "") -> tuple[bytes, bytes]:
+        """Header block and body of the answer to the request with this head (None: there is none)."""
         extra = b""
         if self.retry_after_s is not None:
             extra = b"retry-after: %d\r\n" % math.ceil(self.retry_after_s)
@@ -64,22 +69,25 @@ class Problem(Struct, frozen=True):
         return _PROBLEM + extra, msgspec.json.encode(document)
 
 
-def accepts_problem_json(head: RequestHead) -> bool:
+def accepts_problem_json(head: Asked) -> bool:
     """Whether the client asked for JSON by name; ``*/*`` does not."""
     return any(name == b"accept" and _accepts_json(value) for name, value in head.headers)
 
 
-def overloaded(error: BackPressureError) -> Problem:
-    """The queue is full. A 503 always says when to come again; what the deployment configured wins."""
-    retry_after_s = error.retry_after_s
-    if retry_after_s is None and error.status_code == 503:
+def overloaded(status: int, text: str, retry_after_s: float | None) -> Problem:
+    """A queue is full. A 503 always says when to come again; what the deployment configured wins."""
+    if retry_after_s is None and status == 503:
         retry_after_s = 1
-    return Problem(error.status_code, OVERLOADED, error.message, retry_after_s)
+    return Problem(status, OVERLOADED, text, retry_after_s)
 
 
 def unavailable() -> Problem:
     """Why is for the log and for status: it names deployments, and may hold a line of the user's code."""
     return Problem(503, UNAVAILABLE, "The application is unavailable.", 1)
+
+
+def too_many_connections() -> Problem:
+    return Problem(503, OVERLOADED, "There are too many connections.", 1)
 
 
 def timed_out(status: int, request_id: str, timeout_s: float | None) -> Problem:

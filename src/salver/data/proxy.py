@@ -61,6 +61,8 @@ class Proxy:
         self._servers: list[asyncio.Server] = []
         self._sweeping: asyncio.TimerHandle | None = None
         self._looking: asyncio.TimerHandle | None = None
+        self._turned_away = 0
+        """Connections above the most, since the last sweep."""
         self._emptied = asyncio.Event()
         self.date_line = b""
         self.draining = False
@@ -124,8 +126,9 @@ class Proxy:
 
     def connection_opened(self, connection: HTTPConnection | WebSocketConnection) -> None:
         self._connections.add(connection)
-        if len(self._connections) > self._most_connections:
-            connection.abort()
+        if len(self._connections) > self._most_connections and isinstance(connection, HTTPConnection):
+            self._turned_away += 1
+            connection.turn_away()
 
     def connection_closed(self, connection: HTTPConnection | WebSocketConnection) -> None:
         self._connections.discard(connection)
@@ -167,3 +170,6 @@ class Proxy:
         now = loop.time()
         for connection in [each for each in self._connections if each.deadline < now]:
             connection.timed_out()
+        if self._turned_away:
+            logger.warning("%d connections turned away: no more than %d", self._turned_away, self._most_connections)
+            self._turned_away = 0

@@ -13,7 +13,6 @@ from salver.data.context import accept_request_id
 from salver.data.http1 import RequestHead
 from salver.data.http_response import BODYLESS
 from salver.data.problem import (
-    OVERLOADED,
     Problem,
     application_error,
     error_event,
@@ -326,7 +325,7 @@ class RequestExchange:
     def _error(self, frame: Frame) -> None:
         meta = decode_error(frame.meta)
         if meta.kind == ErrorKind.BACKPRESSURE:
-            self._broken(Problem(meta.status, OVERLOADED, meta.message, meta.retry_after_s))
+            self._broken(overloaded(meta.status, meta.message, meta.retry_after_s))
         elif meta.kind == ErrorKind.UNAVAILABLE:
             self._broken(unavailable())
         elif meta.kind == ErrorKind.DEADLINE:
@@ -339,7 +338,10 @@ class RequestExchange:
         self._broken(replica_died())
 
     def refused(self, error: Exception) -> None:
-        self._broken(overloaded(error) if isinstance(error, BackPressureError) else unavailable())
+        if isinstance(error, BackPressureError):
+            self._broken(overloaded(error.status_code, error.message, error.retry_after_s))
+        else:
+            self._broken(unavailable())
 
     # --- answers of our own -----------------------------------------------------------------------------
 

@@ -161,7 +161,7 @@ class Router:
         if link.pinned:
             link.start(link.pinned.popleft())
             self._pump_pinned(link)
-        elif self._queue:
+        elif self._queue and not link.leaving:
             link.start(self._next_for(link))
         elif link.channel is not None:
             link.channel.send(Kind.DECLINE)

@@ -35,12 +35,13 @@ def begin_call(
         has_responses = False
     payload = b"" if has_responses else dump_arguments(callee, args, kwargs)
     meta = call_meta(options)
+    response: DeploymentResponse[Any] | DeploymentResponseGenerator[Any]
     if options.stream:
         call = StreamedCall(site, key, meta, context.deadline, send)
-        response = DeploymentResponseGenerator[Any](call)
+        response = DeploymentResponseGenerator(call)
     else:
         call = Call(site, key, meta, context.deadline, send)
-        response = DeploymentResponse[Any](call)
+        response = DeploymentResponse(call)
     if has_responses:
         site.run(start_when_resolved, call, callee, args, kwargs)
     else:

@@ -51,6 +51,8 @@ OPTIONS_WITH_EFFECT = frozenset(
         "max_constructor_retry_count",
         "startup_timeout_s",
         "idempotent",
+        "user_config",
+        "backpressure_config",
     }
 )
 """Options that this version acts on."""

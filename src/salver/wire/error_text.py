@@ -22,7 +22,7 @@ def text_of(error: BaseException, limit: int = MESSAGE_LIMIT) -> str:
     try:
         return bounded(str(error), limit)
     except BaseException:  # noqa: BLE001 - SystemExit too: that is what this is for
-        return f"<{type_name(error)} whose __str__ raises>"
+        return f"<{_short_name(error)} whose __str__ raises>"
 
 
 def type_name(value: object) -> str:
@@ -37,4 +37,8 @@ def type_name(value: object) -> str:
 
 def describe(error: BaseException, limit: int = 1000) -> str:
     """Class and text of an error, for the end of a sentence."""
-    return f"{type_name(error).rpartition('.')[2]}: {text_of(error, limit)}"
+    return f"{_short_name(error)}: {text_of(error, limit)}"
+
+
+def _short_name(value: object) -> str:
+    return type_name(value).rpartition(".")[2]
