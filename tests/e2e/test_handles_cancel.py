@@ -378,7 +378,7 @@ def test_a_call_leaves_the_queue_at_its_deadline(scene: Scene) -> None:
 def test_after_the_deadline_nothing_is_sent(scene: Scene) -> None:
     def call() -> None:
         within(-1.0)
-        with pytest.raises(RequestTimeoutError):
+        with pytest.raises(RequestTimeoutError, match=r"^Request r-1 timed out\.$"):
             scene.watch.note.remote("too late").result(timeout_s=WITHIN_S)
 
     in_context(call)

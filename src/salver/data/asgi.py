@@ -40,8 +40,8 @@ class InvalidASGI(ServeException):
 
 def final_status(status: object) -> int:
     """``status``, checked here: the proxy has nobody to tell, and an interim one would leave its client waiting."""
-    if isinstance(status, int) and 200 <= status <= 599:
-        return status
+    if isinstance(status, int) and 200 <= (code := int(status)) <= 599:
+        return code  # a plain number, whatever class of integers the application has for it
     raise InvalidASGI(f"{status!r} cannot be the status of a response: 200 to 599 are allowed")
 
 

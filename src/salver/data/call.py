@@ -88,7 +88,7 @@ class OutgoingCall:
         self._error: BaseException | None = None
         self._waiters: list[Waiter] = []
         self._deadline = deadline
-        self._timeout_s = None if deadline is None else round(deadline - time.monotonic(), 3)
+        self._timeout_s = 0.0 if deadline is None else round(deadline - time.monotonic(), 3)
         self._timer: asyncio.TimerHandle | None = None
         self.abandoned = False
         self.attempts = 0
@@ -109,7 +109,8 @@ class OutgoingCall:
 
     def start(self, payload: Buffer | SharedPayload) -> None:
         """Send it on its way, unless it has ended already."""
-        self.watch_deadline()
+        if self._deadline is not None:
+            self.watch_deadline()
         if not self.done:
             self._payload = payload
             if self._send is None:
@@ -128,7 +129,8 @@ class OutgoingCall:
             self._expired()
 
     def _expired(self) -> None:
-        self._give_up(RequestTimeoutError(self.request_id, self._timeout_s))
+        had_s = self._timeout_s if self._timeout_s > 0 else None  # none at all: its request was out of time before
+        self._give_up(RequestTimeoutError(self.request_id, had_s))
 
     def cancel(self) -> None:
         """Nobody wants the answer: it leaves the queue, or is cancelled in the replica."""
@@ -268,16 +270,8 @@ class Call(OutgoingCall):
 
     __slots__ = ("_value",)
 
-    def __init__(
-        self,
-        site: CallSite,
-        key: str,
-        meta: CallMeta,
-        deadline: float | None = None,
-        send: Send | None = None,
-    ) -> None:
-        super().__init__(site, key, meta, deadline, send)
-        self._value: Any = None
+    _value: Any
+    """Set by a RESPONSE, and not before."""
 
     def outcome(self) -> Any:
         """The answer of a call that is ``done``: its value, or what it raised."""

@@ -109,6 +109,7 @@ class ReplicaLink:
         "seed",
         "slot",
         "streams",
+        "told_to_leave",
         "waiting",
     )
 
@@ -123,6 +124,8 @@ class ReplicaLink:
         self.waiting = False
         """WAIT or BUSY was exchanged: nothing is sent until READY."""
         self.leaving = False
+        self.told_to_leave = False
+        """The replica said GOAWAY. One that dies just leaves the snapshot, at times before its connection breaks."""
         self.models: set[str] = set()
         """Multiplexed models that the replica says it holds, and those that it was sent requests for since."""
         self.pinned: deque[Exchange] = deque()
@@ -227,6 +230,7 @@ class ReplicaLink:
             self.waiting = False
             self._router.slot_reserved(self)
         elif kind == Kind.GOAWAY:
+            self.told_to_leave = True
             self._router.link_leaving(self)
         elif kind == Kind.MODELS:
             self.models = set(decode_models(frame.meta))

@@ -163,7 +163,7 @@ class WebSocketExchange(RequestExchange):
         if self._left:
             return
         link = self._link
-        if self._opened and link is not None and link.leaving:
+        if self._opened and link is not None and link.told_to_leave:
             self._finish(_RESTART, "The replica was replaced.", 503)
         else:
             super().replica_lost(replica_id)

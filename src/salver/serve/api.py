@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from salver.controller.client import Control, ControlRefused, ControlUnreachable
 from salver.data.context import replica_identity
+from salver.data.proxy_options import ProxyOptions
 from salver.errors import ConfigurationError, ServeException, StartupError
 from salver.records import ApplicationSpec, CodeContext
 from salver.serve.config import (
@@ -22,8 +23,10 @@ from salver.serve.config import (
 from salver.serve.deployment import Application
 from salver.serve.graph import COMPAT_SETUP, build_application
 from salver.serve.handle import DeploymentHandle
+from salver.serve.local_mode import local_testing_is_forced
 from salver.serve.schema import ServeStatus, serve_status
 from salver.serve.session import (
+    InstanceSession,
     Session,
     close_session,
     connected_session,
@@ -85,6 +88,9 @@ def start(
         raise OptionsError([f"proxies={proxies!r:.80}: must be an integer from 1 to 64"])
     has_options = proxies != 1 or any(value is not None for value in given.values())
     joined = current_session() is not None
+    if not joined and local_testing_is_forced():
+        _local_session(http.for_proxies())
+        return
     if not joined and instance is not None:
         try:
             join_session(instance)
@@ -119,17 +125,20 @@ def run(
         name: of the application.
         route_prefix: path prefix of its HTTP requests; None to expose it to handles only.
         local: for tests: replicas are objects in this process, called by handles and by ``local_client``; no process
-            is started, nothing listens. ``_local_testing_mode`` is Ray Serve's name of it.
+            is started, nothing listens. From then on, until ``shutdown``, everything that this process runs is local.
+            ``_local_testing_mode`` is Ray Serve's name of it; SALVER_FORCE_LOCAL_TESTING_MODE=1, or
+            RAY_SERVE_FORCE_LOCAL_TESTING_MODE=1, in the environment makes it so for all code.
 
     Raises:
         RuntimeError: a constructor failed; the message holds its traceback.
         ConfigurationError: a wrong name or prefix, or one that another application has.
         SerializationError: an argument cannot be sent to a replica.
+        ServeException: ``local``, but this process works with a real instance already.
     """
     if not isinstance(cast(object, target), Application):
         raise TypeError(f"serve.run takes the Application that `.bind()` returns, but got: {type(target).__name__}.")
     spec = build_application(target, name=name, route_prefix=route_prefix, code=code_context())
-    session = current_session() or (_local_session() if local or _local_testing_mode else _default_session())
+    session = _session_to_run_in(local=local or _local_testing_mode)
     _deploy_and_wait(spec, session.control)
     handle: DeploymentHandle[Any] = DeploymentHandle(spec.ingress, name)
     if replica_identity.get() is None:
@@ -139,14 +148,22 @@ def run(
     return handle
 
 
-def _local_session() -> Session:
+def _session_to_run_in(*, local: bool) -> Session:
+    session = current_session()
+    if session is None:
+        return _local_session() if local or local_testing_is_forced() else launch_session(HTTPOptions())
+    if local and isinstance(session, InstanceSession):
+        raise ServeException(
+            f"This process works with the instance '{session.instance.name}' already, so nothing can be run with "
+            "local=True: call serve.shutdown() first."
+        )
+    return session
+
+
+def _local_session(options: ProxyOptions | None = None) -> Session:
     from salver.serve.local_testing import start_local_session  # the whole control plane: replicas must not carry it
 
-    return start_local_session()
-
-
-def _default_session() -> Session:
-    return launch_session(HTTPOptions())
+    return start_local_session(options)
 
 
 def deploy(target: Application, control: Control, *, name: str, route_prefix: str | None) -> ApplicationSpec:

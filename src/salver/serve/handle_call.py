@@ -30,7 +30,7 @@ def begin_call(
     context = request_context.get()
     callee = f"{key.partition('#')[2]}.{options.method_name}"
     try:
-        has_responses = hold_response(args) | hold_response(kwargs)
+        has_responses = hold_response(args) | (bool(kwargs) and hold_response(kwargs))
     except RecursionError:  # nested too deep to be looked into, or within itself: pickle decides what can be sent
         has_responses = False
     payload = b"" if has_responses else dump_arguments(callee, args, kwargs)

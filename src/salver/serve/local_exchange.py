@@ -7,6 +7,7 @@ the pieces in which it was sent, and no faster than it is read.
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 
 from salver.data.asgi import Message, Scope
 from salver.data.asgi_ingress import ASGIIngress
@@ -19,13 +20,23 @@ class LocalExchange:
     Args:
         session: on whose loop it runs.
         timeout_s: for each wait.
+        whole: it is for all of them together.
     """
 
-    def __init__(self, session: LocalTestingSession, asgi: ASGIIngress, scope: Scope, timeout_s: float) -> None:
+    def __init__(
+        self,
+        session: LocalTestingSession,
+        asgi: ASGIIngress,
+        scope: Scope,
+        timeout_s: float,
+        *,
+        whole: bool = False,
+    ) -> None:
         self._session = session
         self._asgi = asgi
         self._scope = scope
         self._timeout_s = timeout_s
+        self._until = monotonic() + timeout_s if whole else None
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._outbox: asyncio.Queue[Message] = asyncio.Queue(maxsize=1)
         self._news = asyncio.Event()
@@ -33,7 +44,7 @@ class LocalExchange:
 
     def start(self, *messages: Message) -> None:
         """Call the application; ``messages`` are the first that it receives."""
-        self._session.run(self._start(messages), self._timeout_s)
+        self._session.run(self._start(messages))
 
     async def _start(self, messages: tuple[Message, ...]) -> None:
         for message in messages:
@@ -47,7 +58,7 @@ class LocalExchange:
 
     def put(self, message: Message) -> None:
         """Send to the application."""
-        self._session.run(self._inbox.put(message), self._timeout_s)
+        self._session.run(self._inbox.put(message))
 
     def next(self) -> Message | None:
         """The application's next message; None after its last.
@@ -56,11 +67,12 @@ class LocalExchange:
             TimeoutError: it did not come in time.
             ConnectionError: the application failed in the middle of its answer.
         """
-        return self._session.run(self._next(), self._timeout_s)
+        left = self._timeout_s if self._until is None else max(self._until - monotonic(), 0.0)
+        return self._session.run(self._next(left), left)
 
-    async def _next(self) -> Message | None:
+    async def _next(self, within_s: float) -> Message | None:
         assert self._task is not None
-        async with asyncio.timeout(self._timeout_s):
+        async with asyncio.timeout(within_s):
             while self._outbox.empty():
                 if self._task.done():
                     self._task.result()
@@ -72,7 +84,7 @@ class LocalExchange:
     def close(self) -> None:
         """Leave: what still runs for it is cancelled. May be called twice."""
         if self._session.is_running:
-            self._session.run(self._close(), self._timeout_s)
+            self._session.run(self._close())
 
     async def _close(self) -> None:
         if self._task is not None:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from salver.data.asgi import Message
 from salver.serve.local_exchange import LocalExchange
 
 Headers = list[tuple[bytes, bytes]]
@@ -49,15 +48,22 @@ class LocalResponse:
 class LocalStream:
     """An answer that has begun; what is left of it when its ``with`` ends is cancelled.
 
+    Args:
+        exchange: has been started; the answer's head is awaited. Raises as ``iter_bytes`` does.
+
     Attributes:
         status_code: HTTP status.
         headers: by name in lower case; of several with one name the last.
     """
 
-    def __init__(self, exchange: LocalExchange, start: Message) -> None:
+    def __init__(self, exchange: LocalExchange) -> None:
         self._exchange = exchange
+        start = exchange.next()
+        if start is None:
+            raise ConnectionError("the session ended before the answer came")
         self.status_code: int = start["status"]
-        self.headers = headers_by_name(start["headers"])
+        self.raw_headers: Headers = start["headers"]
+        self.headers = headers_by_name(self.raw_headers)
 
     def iter_bytes(self) -> Iterator[bytes]:
         """The pieces of the body, each as soon as the application has sent it.

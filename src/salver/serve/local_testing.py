@@ -1,14 +1,33 @@
-"""Everything in one process, for tests: the memory engine, a controller and this process's calls, in one thread."""
+"""Everything in one process, for tests: the memory engine, a controller and this process's calls, in one thread.
+
+Replicas, routers, frames, queues, deadlines and the HTTP ingress are those of real processes, and so is what users
+see of them. Arguments and results are pickled, so copied; context variables do not cross a call. What differs,
+because there is one process and one event loop, the session's, in a thread of its own:
+
+* nothing is isolated: replicas share modules, their globals and class attributes with each other and with the test,
+  ``os.getpid()`` is the same for all, and code that ends or crashes the process ends the test;
+* code that blocks in ``async def``, or in a constructor, holds up all replicas, the routing and the ingress;
+* what is killed is cancelled: a ``def`` that runs goes on in its thread, and its process waits for it at the end;
+* ``serve.shutdown`` cancels what still runs; a real instance lets it finish. ``serve.delete`` lets it finish in both;
+* the caller's queue (``max_queued_requests``) is one for the ingress, the test and all replicas together, since there
+  is one caller;
+* nothing listens: there are no sockets, so no TLS, no limits of connections, and no ``Date`` header;
+* ``ray_actor_options`` have no effect (a record on ``salver.serve`` says so), the import path and the folder are this
+  process's, and metrics are in this process's registry, those of earlier sessions included;
+* logging is not configured: records go where the test sends them, with the same attributes.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from contextvars import Context
+from typing import Any, TypeVar, cast
 
 import uvloop
 
@@ -26,29 +45,53 @@ from salver.data.log_attributes import log_attributes
 from salver.data.proxy_options import ProxyOptions
 from salver.engine.local.instance import InstanceInfo
 from salver.engine.memory import MemoryEngine, MemoryNetwork
+from salver.errors import ServeException
 from salver.records import ApplicationSpec, ApplicationView
 from salver.serve.session import Session, adopt_session
 from salver.telemetry.logs import add_record_attributes
 from salver.wire.messages import PROTOCOL_VERSION, Hello
 
+logger = logging.getLogger("salver.serve")
+
 _ROUTING = "memory:routing"
-_STARTED_WITHIN_S = 10.0
-_STOPPED_WITHIN_S = 10.0
+_ANSWERS_WITHIN_S = 60.0
+"""How long user code may block the session's loop before whoever waits for it is told."""
+
+_CONSTRUCTED_WITHIN_S = 3600.0
+"""The same while an application starts: constructors block the loop for as long as a model takes to load."""
+
+_IGNORED = {
+    "num_gpus": "GPUs are not assigned, and CUDA_VISIBLE_DEVICES is not set",
+    "runtime_env": "replicas have the environment of this process",
+    "accelerator_type": "it is not looked for",
+    "memory": "it is not accounted",
+    "resources": "they are not accounted",
+}
+"""What the options in ``ray_actor_options`` do not do here."""
 
 T = TypeVar("T")
 
 
-def start_local_session() -> Session:
-    """Make this process an instance of its own."""
-    session = LocalTestingSession()
+def start_local_session(options: ProxyOptions | None = None) -> Session:
+    """Make this process an instance of its own.
+
+    Args:
+        options: of the HTTP ingress.
+    """
+    session = LocalTestingSession(options or ProxyOptions())
     session.start()
     return adopt_session(session)
 
 
 class LocalTestingSession:
-    """A session without processes; also its own ``Control``. ``start`` before use."""
+    """A session without processes; also its own ``Control``. ``start`` before use.
 
-    def __init__(self) -> None:
+    Attributes:
+        asgi: its HTTP side, while it runs.
+    """
+
+    def __init__(self, options: ProxyOptions) -> None:
+        self._options = options
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="salver-local", daemon=True)
         self._board = LoadBoard()
@@ -64,14 +107,13 @@ class LocalTestingSession:
         )
         self._site: CallSite | None = None
         self.asgi: ASGIIngress | None = None
-        """Its HTTP side, while it runs."""
         self._leave_logging: Callable[[], None] | None = None
         self._info = InstanceInfo("local", os.getpid(), "", 0, 0, time.time(), __version__)
 
     def start(self) -> None:
         self._thread.start()
         self._leave_logging = add_record_attributes(log_attributes)
-        self._site = self._wait(self._start(), _STARTED_WITHIN_S)
+        self._site = self.run(self._start())
         set_call_site(self._site)
 
     def _run(self) -> None:
@@ -87,13 +129,42 @@ class LocalTestingSession:
             hello=Hello(PROTOCOL_VERSION, self._key, "local"),
             board=self._board,
         )
-        options = ProxyOptions()
-        self.asgi = ASGIIngress(Ingress(caller, options), self._loop, options.limits)
+        self.asgi = ASGIIngress(Ingress(caller, self._options), self._loop, self._options.limits)
         caller.start()
         return CallSite(self._loop, caller)
 
-    def _wait(self, work: Coroutine[Any, Any, T], timeout_s: float | None) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)
+    def run(self, work: Coroutine[Any, Any, T], wait_s: float = 0.0, margin_s: float = _ANSWERS_WITHIN_S) -> T:
+        """Run a coroutine on the session's loop, for another thread, in no request's context.
+
+        Args:
+            wait_s: how long it may take by itself.
+            margin_s: how long user code may hold it up.
+
+        Raises:
+            RuntimeError: this is the loop's own thread.
+            ServeException: user code blocks the loop.
+        """
+        if self._is_here:
+            work.close()
+            raise RuntimeError(
+                "This waits for the local testing session and was called on its event loop, in `async def` or in a "
+                "constructor: call it in `def`, or with asyncio.to_thread."
+            )
+        running = Context().run(asyncio.run_coroutine_threadsafe, work, self._loop)
+        try:
+            return running.result(wait_s + margin_s)
+        except TimeoutError:
+            if running.done():
+                raise
+            running.cancel()
+            raise ServeException(
+                f"The local testing session has not answered for {wait_s + margin_s:g} s: code of a replica blocks "
+                "its event loop."
+            ) from None
+
+    @property
+    def _is_here(self) -> bool:
+        return threading.current_thread() is self._thread
 
     # --- Session ----------------------------------------------------------------------------------------
 
@@ -113,10 +184,6 @@ class LocalTestingSession:
     def shutdown(self) -> None:
         self.close()
 
-    def run(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
-        """Run a coroutine on the session's loop, for another thread. Raises TimeoutError."""
-        return self._wait(work, timeout_s)
-
     def close(self) -> None:
         site, self._site = self._site, None
         if site is None:
@@ -124,42 +191,57 @@ class LocalTestingSession:
         set_call_site(None)
         if self._leave_logging is not None:
             self._leave_logging()
-        self._wait(self._stop(site), _STOPPED_WITHIN_S)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_STOPPED_WITHIN_S)
-        self._loop.close()
+        try:
+            self.run(self._stop(site))
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(_ANSWERS_WITHIN_S)
+            if not self._loop.is_running():
+                self._loop.close()
 
     async def _stop(self, site: CallSite) -> None:
         await self._controller.stop()
         await site.caller.stop()
 
-    # --- Control ----------------------------------------------------------------------------------------
+    # --- Control, also for replicas: they ask on the loop itself -----------------------------------------
 
     def deploy(self, spec: ApplicationSpec) -> None:
-        async def deploy() -> None:
-            try:
-                self._controller.deploy(spec)
-            except PrefixTaken as error:
-                raise ControlRefused(str(error)) from error
-
-        self._wait(deploy(), _STARTED_WITHIN_S)
+        _tell_of_ignored_options(spec)
+        try:
+            self._call(lambda: self._controller.deploy(spec))
+        except PrefixTaken as error:
+            raise ControlRefused(str(error)) from error
 
     def delete(self, name: str, wait_s: float) -> bool:
-        async def delete() -> bool:
-            self._controller.delete(name)
-            return await self._controller.wait_until_gone(name, wait_s)
-
-        return self._wait(delete(), None)
+        self._call(lambda: self._controller.delete(name))
+        if not wait_s:
+            return False
+        return self.run(self._controller.wait_until_gone(name, wait_s), wait_s)
 
     def status(self) -> StatusAnswer:
-        async def views() -> tuple[ApplicationView, ...]:
-            return self._controller.views()
-
-        return StatusAnswer(self._info, os.getpid(), (), self._wait(views(), _STARTED_WITHIN_S))
+        return StatusAnswer(self._info, os.getpid(), (), self._call(self._controller.views))
 
     def wait_settled(self, name: str, wait_s: float) -> ApplicationView | None:
-        async def settled() -> ApplicationView | None:
-            await self._controller.wait_until_settled(name, wait_s)
-            return next((view for view in self._controller.views() if view.name == name), None)
+        self.run(self._controller.wait_until_settled(name, wait_s), wait_s, _CONSTRUCTED_WITHIN_S)
+        return next((view for view in self._call(self._controller.views) if view.name == name), None)
 
-        return self._wait(settled(), None)
+    def _call(self, function: Callable[[], T]) -> T:
+        """Call the controller on its loop."""
+        if self._is_here:
+            return function()
+
+        async def call() -> T:
+            return function()
+
+        return self.run(call())
+
+
+def _tell_of_ignored_options(spec: ApplicationSpec) -> None:
+    """Into the log, not as warnings: the application is right, and suites that make warnings errors must run it."""
+    for deployment in spec.deployments:
+        wanted = cast("dict[str, object]", deployment.options.get("ray_actor_options") or {})
+        for name, instead in _IGNORED.items():
+            if wanted.get(name):
+                logger.warning(
+                    "local testing: %s of deployment '%s' has no effect: %s", name, deployment.id.name, instead
+                )

@@ -10,7 +10,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from salver.data.asgi import Message
 from salver.serve.local_exchange import LocalExchange
-from salver.serve.local_response import LocalResponse
+from salver.serve.local_response import LocalResponse, headers_by_name
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class LocalWebSocket:
                 chunks.append(message["body"])
             raise WebSocketRefused(LocalResponse(first["status"], first["headers"], chunks))
         self.subprotocol = first["subprotocol"]
-        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in first["headers"]}
+        self.headers = headers_by_name(first["headers"])
 
     def send_text(self, text: str) -> None:
         self._exchange.put({"type": "websocket.receive", "text": text})

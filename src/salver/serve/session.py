@@ -15,6 +15,7 @@ from salver.engine.local.launcher import LaunchedInstance, launch
 from salver.errors import ServeException
 from salver.serve.config import HTTPOptions
 from salver.serve.driver import Driver
+from salver.serve.local_mode import local_testing_is_forced
 
 INSTANCE_FOLDER = "SALVER_INSTANCE_FOLDER"
 """Environment variable by which a replica knows its own instance."""
@@ -118,6 +119,8 @@ def connected_session() -> Session:
     folder = os.environ.get(INSTANCE_FOLDER)
     if folder:
         return InstanceSession(Instance(Path(folder)))
+    if local_testing_is_forced():
+        raise ServeException("Nothing runs here: local testing is forced, and serve.run was not called.")
     try:
         return join_session(None)
     except LookupError as error:

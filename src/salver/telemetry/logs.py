@@ -15,7 +15,7 @@ from typing import Any
 
 _OUR_LOGGERS = ("salver", "ray.serve")
 _USER_LOGGERS = ("ray.serve", "salver.serve")
-_ESCAPES = {code: f"\\x{code:02x}" for code in range(32) if code not in {9, 10}} | {127: "\\x7f"}
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in {9, 10}}
 
 MakeRecord = Callable[..., logging.LogRecord]
 
