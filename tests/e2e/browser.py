@@ -28,7 +28,7 @@ _FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
     "--disable-dev-shm-usage",
-    "--disable-crashpad-for-testing",
+    "--disable-breakpad",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-extensions",
