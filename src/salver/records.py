@@ -112,7 +112,7 @@ class DeploymentView(Struct, frozen=True):
 
 
 class ApplicationView(Struct, frozen=True):
-    """One application, as status shows it."""
+    """One application, as status shows it; ``docs_path`` is where it documents itself, None for nowhere."""
 
     name: str
     status: str
@@ -121,3 +121,4 @@ class ApplicationView(Struct, frozen=True):
     ingress: str
     last_deployed_time_s: float
     deployments: tuple[DeploymentView, ...]
+    docs_path: str | None = None

@@ -72,7 +72,7 @@ class Reports:
                 self.end_headers()
                 received.put(json.loads(body))
 
-            def log_message(self, format: str, *args: object) -> None: ...
+            def log_message(self, *_: object) -> None: ...
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port: int = self._server.server_address[1]
@@ -80,7 +80,9 @@ class Reports:
         self._thread.start()
 
     def driven(self, page: str, script: str) -> str:
-        """``page`` with ``script`` at its end: statements, with ``await``, ``report(value)`` and ``until(condition)``."""
+        """``page`` with ``script`` at its end: statements, which may ``await``, ``report(value)`` and
+        ``await until(condition)``.
+        """
         return page + _REPORT % (self.port, script)
 
     def next(self, within: float) -> Any:

@@ -232,3 +232,21 @@ def test_the_example(salver_run: Callable[..., SalverRun], client: requests.Sess
     assert client.get(f"{run.url}reviews/0").json() == added.json()
     assert client.post(f"{run.url}reviews", json={"text": ""}).status_code == 422
     run.wait_for_output("a replica is up")
+
+
+DOCUMENTED = """
+from fastapi import FastAPI
+from salver import serve
+
+@serve.deployment
+@serve.ingress(FastAPI(docs_url="/manual"))
+class Web: ...
+
+app = Web.bind()
+"""
+
+
+def test_status_says_where_the_documentation_is(salver_run: Callable[..., SalverRun]) -> None:
+    run = salver_run("app:app", "--port", "0", "--route-prefix", "/web", files={"app.py": DOCUMENTED})
+    assert run.status()["applications"]["default"]["docs_path"] == "/web/manual"
+    assert requests.get(f"{run.url}/manual", timeout=10).status_code == 200

@@ -112,9 +112,7 @@ class Application:
         The old one is kept while its ingress serves and the new one does not, unless another application was
         deployed in the meantime with the prefix that this one is giving up.
         """
-        wanted = ApplicationRoute(
-            self.spec.name, self.spec.route_prefix, self.spec.ingress, self.spec.timeout_status
-        )
+        wanted = ApplicationRoute(self.spec.name, self.spec.route_prefix, self.spec.ingress, self.spec.timeout_status)
         current = self.route
         if (
             current is None

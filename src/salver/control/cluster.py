@@ -122,7 +122,8 @@ class Cluster:
                 return self._process_started(event, now)
             case StartFailed(replica_id=replica_id, reason=reason):
                 return self._outcome(replica_id, Signal.START_FAILED, reason, now)
-            case ReplicaInitialized(replica_id=replica_id):
+            case ReplicaInitialized(replica_id=replica_id, docs_path=docs_path):
+                self._note_docs_path(replica_id, docs_path)
                 return self._outcome(replica_id, Signal.INITIALIZED, "", now)
             case InitializeFailed(replica_id=replica_id, error=error):
                 return self._outcome(replica_id, Signal.INITIALIZE_FAILED, error, now)
@@ -183,6 +184,12 @@ class Cluster:
         replica = self._fleet.get(replica_id)
         # Unknown: a late answer about a replica whose process is gone.
         return [] if replica is None else self._signal(replica, signal, detail, now)
+
+    def _note_docs_path(self, replica_id: str, docs_path: str) -> None:
+        replica = self._fleet.get(replica_id)
+        deployment = None if replica is None else self._deployment_of(replica)
+        if deployment is not None:
+            deployment.docs_path = docs_path
 
     def _signal(self, replica: Replica, signal: Signal, detail: str, now: float) -> list[Command]:
         before = replica.state

@@ -57,6 +57,8 @@ class Deployment:
         self.reached = False
         self.backoff = Backoff(jitter)
         self.last_failure: Failure | None = None
+        self.docs_path = ""
+        """Where its replicas say that they serve documentation of their own."""
         self._constructor_failures = 0
         self._version_ran = False
 

@@ -60,9 +60,14 @@ class StartFailed(Struct, frozen=True):
 
 
 class ReplicaInitialized(Struct, frozen=True):
-    """InitializeReplica worked (or the probe found it constructed): it can take requests."""
+    """InitializeReplica worked (or the probe found it constructed): it can take requests.
+
+    Attributes:
+        docs_path: where its application serves its own documentation, below the route prefix; empty for nowhere.
+    """
 
     replica_id: str
+    docs_path: str = ""
 
 
 class InitializeFailed(Struct, frozen=True):

@@ -86,6 +86,9 @@ def application_status(application: Application) -> tuple[str, str]:
 def application_view(application: Application, now: float) -> ApplicationView:
     """The application, all of its deployments, also those on the way out, and their replicas."""
     status, message = application_status(application)
+    ingress = application.deployments.get(application.spec.ingress)
+    docs_path = "" if ingress is None else ingress.docs_path
+    prefix = (application.spec.route_prefix or "").rstrip("/")
     return ApplicationView(
         name=application.spec.name,
         status=status,
@@ -94,6 +97,7 @@ def application_view(application: Application, now: float) -> ApplicationView:
         ingress=application.spec.ingress,
         last_deployed_time_s=application.deployed_at_s,
         deployments=tuple(_deployment_view(d, now) for d in application.deployments.values()),
+        docs_path=prefix + docs_path if docs_path else None,
     )
 
 

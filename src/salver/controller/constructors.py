@@ -13,7 +13,7 @@ from salver.control.events import Event, InitializeFailed, InitializeReplica, Re
 from salver.controller.replica_client import ReplicaClient, ReplicaGone, ReplicaRefused
 from salver.engine.interface import Engine
 from salver.records import DeploymentId
-from salver.wire.messages import Initialize
+from salver.wire.messages import Initialize, decode_constructed
 
 logger = logging.getLogger("salver.controller")
 
@@ -46,7 +46,7 @@ class Constructors:
         reminders = asyncio.create_task(self._remind(command))
         try:
             client = self._client(command.replica_id, command.address)
-            await client.ask(Initialize(command.replica_id, command.application, command.deployment))
+            answer = await client.ask(Initialize(command.replica_id, command.application, command.deployment))
         except ReplicaRefused as error:
             self._running.pop(command.replica_id, None)
             self._show(command.deployment.id, "failed", str(error))
@@ -56,7 +56,7 @@ class Constructors:
             await asyncio.sleep(_EXIT_TOLD_WITHIN_S)  # mostly the process has died: let the engine say first how
             self._tell(InitializeFailed(command.replica_id, str(error)))
         else:
-            self._tell(ReplicaInitialized(command.replica_id))
+            self._tell(ReplicaInitialized(command.replica_id, decode_constructed(answer).docs_path))
         finally:
             reminders.cancel()
             self._running.pop(command.replica_id, None)

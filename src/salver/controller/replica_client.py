@@ -38,11 +38,14 @@ class ReplicaClient:
         self._hello = Hello(PROTOCOL_VERSION, key, CONTROLLER)
         self._channel: Channel | None = None
         self._dialling = asyncio.Lock()
-        self._answers: dict[int, asyncio.Future[None]] = {}
+        self._answers: dict[int, asyncio.Future[bytes]] = {}
         self._next_stream = 1
 
-    async def ask(self, message: Control) -> None:
+    async def ask(self, message: Control) -> bytes:
         """Send and wait for the answer, as long as the connection lasts.
+
+        Returns:
+            The metadata of the answer.
 
         Raises:
             ReplicaRefused: it answered with an error.
@@ -51,11 +54,11 @@ class ReplicaClient:
         channel = await self._connected()
         stream = self._next_stream
         self._next_stream += 1
-        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._answers[stream] = answer
         channel.send(Kind.CONTROL, stream, b"", encode(message))
         try:
-            await answer
+            return await answer
         finally:
             self._answers.pop(stream, None)
 
@@ -88,7 +91,7 @@ class ReplicaClient:
         if answer is None or answer.done():
             return
         if frame.kind == Kind.RESPONSE:
-            answer.set_result(None)
+            answer.set_result(frame.meta)
         elif frame.kind == Kind.ERROR:
             meta = decode_error(frame.meta)
             answer.set_exception(ReplicaRefused(meta.traceback or f"{meta.type_name}: {meta.message}"))

@@ -36,12 +36,19 @@ def rebuild_error(meta: ErrorMeta, payload: Buffer, request_id: str) -> BaseExce
     else:
         error = load_exception(payload)
     cause = RemoteTraceback(meta.traceback)
-    if isinstance(error, Exception) and not isinstance(error, StopIteration):  # SystemExit must not end the caller
-        try:
-            error.__cause__ = cause
-            return error
-        except Exception:  # noqa: BLE001 - a __setattr__ of the user's
-            pass
-    error = RemoteException(f"{meta.type_name}: {meta.message}")
-    error.__cause__ = cause
+    usable = isinstance(error, Exception) and not isinstance(
+        error, StopIteration
+    )  # SystemExit must not end the caller
+    if error is None or not usable or not _takes_cause(error, cause):
+        error = RemoteException(f"{meta.type_name}: {meta.message}")
+        error.__cause__ = cause
     return error
+
+
+def _takes_cause(error: BaseException, cause: RemoteTraceback) -> bool:
+    """Give it its cause, unless the user's class refuses."""
+    try:
+        error.__cause__ = cause
+    except Exception:  # noqa: BLE001 - a __setattr__ of the user's
+        return False
+    return True

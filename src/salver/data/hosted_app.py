@@ -48,6 +48,12 @@ class HostedApp:
         self._threads = threads
         self._lifespan = Lifespan(app)
 
+    @property
+    def docs_path(self) -> str:
+        """Where a FastAPI application shows its documentation, empty for nowhere."""
+        path: object = getattr(self._app, "docs_url", None)
+        return path if isinstance(path, str) else ""
+
     async def start(self) -> None:
         """Raises what the application's startup raises."""
         limiter = to_thread.current_default_thread_limiter()

@@ -34,7 +34,7 @@ from salver.data.user_code import UserCode
 from salver.records import CodeContext
 from salver.wire.error_text import text_of
 from salver.wire.frames import Frame, Kind
-from salver.wire.messages import Drain, ErrorKind, ErrorMeta, Initialize, decode_control, encode
+from salver.wire.messages import Constructed, Drain, ErrorKind, ErrorMeta, Initialize, decode_control, encode
 
 CONTROLLER = "controller"
 """What the controller calls itself in its hello: the one whose channel may stay when a replica has drained."""
@@ -250,7 +250,8 @@ class Replica:
         await asyncio.wait({initialized})  # raising its error here would cut the traceback for those who ask again
         error = initialized.exception()
         if error is None:
-            channel.send(Kind.RESPONSE, stream)
+            hosted = self._user.asgi_app if self._user is not None else None
+            channel.send(Kind.RESPONSE, stream, encode(Constructed(hosted.docs_path if hosted is not None else "")))
         else:
             text = user_traceback(error)
             meta = ErrorMeta(ErrorKind.CONSTRUCTOR, type(error).__qualname__, text_of(error), text)

@@ -91,6 +91,7 @@ class RequestExchange:
         "_chunked",
         "_connection",
         "_deadline",
+        "_event_begun",
         "_event_stream",
         "_headless",
         "_link",
@@ -150,6 +151,8 @@ class RequestExchange:
         self._chunked = False
         self._headless = head.method == "HEAD"
         self._event_stream = False
+        self._event_begun = False
+        """The last that was sent of a stream of events may be in the middle of one."""
         self._owed = 0
         self._undelivered = -1
         """Bytes that a streamed response has declared and not yet sent; -1 when it declared none."""
@@ -290,7 +293,7 @@ class RequestExchange:
         self._status = meta.status
         self._headless = self._headless or meta.status in BODYLESS
         self._undelivered = meta.content_length
-        self._event_stream = b"text/event-stream" in meta.header_block
+        self._event_stream = not self._headless and b"text/event-stream" in meta.header_block
         self._chunked = self._connection.write_head(self, meta.status, meta.header_block, meta.content_length)
 
     def _data(self, frame: Frame) -> None:
@@ -299,6 +302,7 @@ class RequestExchange:
             return
         if payload and not self._headless:
             self._write_piece(payload)
+            self._event_begun = self._event_stream and not payload.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
         if frame.flags & END:
             if self._chunked:
                 self._connection.write_piece(b"0\r\n\r\n")
@@ -350,7 +354,7 @@ class RequestExchange:
         if not self.response_started:
             self.answer(problem)
             return
-        if self._event_stream and self._undelivered < 0:
+        if self._event_stream and not self._event_begun and self._undelivered < 0:
             self._write_piece(error_event(problem, self.request_id))
         self._connection.abort()
         self._ended(problem.status)

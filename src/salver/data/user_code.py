@@ -10,14 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
 
+from salver.data.failure_text import user_traceback
+from salver.data.finalizer import finalize
 from salver.data.hosted_app import HostedApp
 from salver.errors import ServeException
 from salver.wire.payload import load_definition
+
+logger = logging.getLogger("salver.replica")
 
 
 class MethodMissing(ServeException):
@@ -134,9 +139,18 @@ class UserCode:
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
     async def stop(self, timeout_s: float) -> None:
-        """Shut the user's ASGI application down, within ``timeout_s`` seconds, then ``close``."""
+        """Shut the user's ASGI application down, call the object's ``__del__``, then ``close``.
+
+        Args:
+            timeout_s: seconds that each of the two may take. What goes wrong is logged.
+        """
         if self.asgi_app is not None:
             await self.asgi_app.stop(timeout_s)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await finalize(self.target)
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - the replica ends all the same
+            logger.error("%s.__del__ failed\n%s", self.name, user_traceback(error))  # noqa: TRY400 - the user's frames
         self.close()
 
     def close(self) -> None:

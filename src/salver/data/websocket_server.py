@@ -62,10 +62,12 @@ def take_over(
         What is to be routed; None when the handshake was wrong and has been answered.
     """
     connection = WebSocketConnection(http, request, handler, limits)
+    if handler.draining:
+        problem = unavailable()
+        block, text = problem.render(request.head, request.request_id)
+        connection.write_whole(connection.exchange, problem.status, block, text, -1)
+        return None
     try:
-        if handler.draining:
-            problem = unavailable()
-            raise HandshakeRefused(problem.status, *problem.render(request.head, request.request_id))
         connection.protocol = WebSocketProtocol(request.head, limits.websocket_message)
     except HandshakeRefused as refused:
         connection.write_whole(connection.exchange, refused.status, refused.block, refused.text, -1)

@@ -76,6 +76,11 @@ class DeploymentResponse(Generic[R_co]):
         """Whether it was cancelled, or asked to be: a call that was faster has its answer all the same."""
         return self._call.cancel_requested
 
+    @property
+    def by_reference(self) -> bool:
+        """False: there is no object store; answers are copies, with large arrays in shared memory."""
+        return False
+
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             "a DeploymentResponse cannot be pickled: await it first, or pass it as an argument (or inside a list, "

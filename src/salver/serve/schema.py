@@ -65,12 +65,13 @@ class DeploymentStatusOverview(BaseModel):
 
 
 class ApplicationStatusOverview(BaseModel):
-    """One application. ``route_prefix`` is an addition of ours."""
+    """One application. ``route_prefix`` and ``docs_path`` are additions of ours to Ray Serve's overview."""
 
     status: ApplicationStatus
     message: str
     last_deployed_time_s: float
     route_prefix: str | None
+    docs_path: str | None
     deployments: dict[str, DeploymentStatusOverview]
 
 
@@ -119,6 +120,7 @@ def _application(view: ApplicationView) -> ApplicationStatusOverview:
         message=view.message,
         last_deployed_time_s=view.last_deployed_time_s,
         route_prefix=view.route_prefix,
+        docs_path=view.docs_path,
         deployments={deployment.name: _deployment(deployment) for deployment in view.deployments},
     )
 

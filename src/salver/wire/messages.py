@@ -144,6 +144,16 @@ class Initialize(Struct, frozen=True, tag=True, array_like=True):
     deployment: DeploymentSpec
 
 
+class Constructed(Struct, frozen=True, array_like=True):
+    """The answer to Initialize: what only the constructed object can say.
+
+    Attributes:
+        docs_path: where the ingress serves its own documentation, below the route prefix; empty for nowhere.
+    """
+
+    docs_path: str = ""
+
+
 class Drain(Struct, frozen=True, tag=True, array_like=True):
     """Take nothing new, finish what runs, exit."""
 
@@ -156,6 +166,7 @@ _call = msgspec.msgpack.Decoder(CallMeta)
 _request = msgspec.msgpack.Decoder(RequestMeta)
 _response = msgspec.msgpack.Decoder(ResponseMeta)
 _error = msgspec.msgpack.Decoder(ErrorMeta)
+_constructed = msgspec.msgpack.Decoder(Constructed)
 _close = msgspec.msgpack.Decoder(CloseMeta)
 _models = msgspec.msgpack.Decoder(tuple[str, ...])
 _hello = msgspec.msgpack.Decoder(Hello)
@@ -166,6 +177,7 @@ decode_call = _call.decode
 decode_request = _request.decode
 decode_response = _response.decode
 decode_error = _error.decode
+decode_constructed = _constructed.decode
 decode_close = _close.decode
 decode_models = _models.decode
 decode_hello = _hello.decode

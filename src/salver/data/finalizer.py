@@ -1,8 +1,9 @@
 """Calling an object's ``__del__`` before its time, and only once.
 
-A model that is evicted should free what it has now, not when the last reference to it happens to go, and its
-``__del__`` may be a coroutine function, which Python itself can only complain about. But Python calls ``__del__``
-when the object's memory is freed, whoever has called it before. So the object's class gets a ``__del__`` that does
+A model that is evicted, and the user's object when its replica ends, should free what it has now, not when the last
+reference to it happens to go, which in a process that ends may be never; and its ``__del__`` may be a coroutine
+function, which Python itself can only complain about. But Python calls ``__del__`` when the object's memory is freed,
+whoever has called it before. So the object's class gets a ``__del__`` that does
 nothing for those objects whose own was called here.
 """
 
