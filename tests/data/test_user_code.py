@@ -253,3 +253,27 @@ def test_the_constructors_error_comes_out_as_it_is() -> None:
             await UserCode.construct(dump_definition((Plain, (), {})), threads=1, name="d")
 
     run(test())
+
+
+class Reluctant:
+    async def __del__(self) -> None:
+        await asyncio.Event().wait()
+
+
+class Angry:
+    def __del__(self) -> None:
+        raise SystemExit("not without a fight")
+
+
+@pytest.mark.parametrize(("kind", "cause"), [(Reluctant, "TimeoutError"), (Angry, "SystemExit: not without a fight")])
+def test_a_finalizer_that_hangs_or_raises_ends_nobody(
+    kind: type, cause: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        async with constructed(kind) as user:
+            await user.stop(0.05)
+
+    run(test())
+    (record,) = caplog.records
+    assert record.message.startswith("d.__del__ failed\n")
+    assert cause in record.message

@@ -72,7 +72,7 @@ class Reports:
                 self.end_headers()
                 received.put(json.loads(body))
 
-            def log_message(self, *_: object) -> None: ...
+            def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002 - the name of the base
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port: int = self._server.server_address[1]

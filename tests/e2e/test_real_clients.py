@@ -112,7 +112,7 @@ def use_everything(served: Served, session: requests.Session) -> None:
     with session.get(f"{served.url}/story", params={"pause_s": 0.01}, stream=True, timeout=WITHIN_S) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         answer.encoding = "utf-8"
-        story = sentences(answer.iter_lines(decode_unicode=True))
+        story = sentences(map(str, answer.iter_lines(decode_unicode=True)))
     assert [number for number, _ in story] == list(range(STORY))
     assert story[4][1] == "“Überraschend”, says a seal."
     rest = session.get(f"{served.url}/story?pause_s=0", headers={"Last-Event-ID": "4"}, timeout=WITHIN_S)
@@ -256,12 +256,13 @@ def test_many_readers_and_chats_at_once(serve_newsroom: Start) -> None:
             return len(sentences(iter([line async for line in answer.aiter_lines()])))
 
     async def talk(name: int) -> int:
+        turns = 20
         async with websockets.asyncio.client.connect(served.websocket_url, open_timeout=WITHIN_S) as chat:
-            for turn in range(1, 21):
+            for turn in range(1, turns + 1):
                 await chat.send(f"{name}?")
                 assert await asyncio.wait_for(chat.recv(), WITHIN_S) == f"{turn}. {name}? Print it."
         assert chat.close_code == 1000
-        return turn
+        return turns
 
     async def everyone() -> None:
         limits = httpx.Limits(max_connections=30)

@@ -1,61 +1,19 @@
-"""What every engine must do: one suite, run on all of them."""
+"""What every engine must do: one suite, run on all of them. Here: the lives of replicas."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from salver.controller.replica_client import ReplicaClient, ReplicaGone
-from salver.data.channel import Connect
-from salver.engine.interface import Engine, EngineEvent, Exited, ReplicaProcess, Started
-from salver.records import ApplicationSpec, DeploymentId, DeploymentSpec
-from salver.wire.messages import Drain, Initialize
-from salver.wire.payload import dump_definition
+from salver.controller.replica_client import ReplicaGone
+from salver.data.channel import Channel
+from salver.engine.interface import Exited, Started
+from salver.wire.frames import Kind
+from salver.wire.messages import PROTOCOL_VERSION, Drain, Hello
 
-WITHIN_S = 20.0
-DEPLOYMENT = DeploymentId("app", "Echo")
-
-
-def echo(value: object) -> object:
-    """The user code of the suite."""
-    return value
-
-
-class World:
-    """An engine, how to reach what it starts, and what it has told."""
-
-    def __init__(self, engine: Engine, connect: Connect, key: bytes) -> None:
-        self.engine = engine
-        self.connect = connect
-        self.key = key
-        self.events: deque[EngineEvent] = deque()
-        self._arrived = asyncio.Event()
-
-    def open(self) -> None:
-        self.engine.open(self._event)
-
-    def _event(self, event: EngineEvent) -> None:
-        self.events.append(event)
-        self._arrived.set()
-
-    async def next_event(self) -> EngineEvent:
-        async with asyncio.timeout(WITHIN_S):
-            while not self.events:
-                self._arrived.clear()
-                await self._arrived.wait()
-        return self.events.popleft()
-
-    async def start(self, suffix: str, slot: int) -> ReplicaProcess:
-        self.engine.start(ReplicaProcess(f"app#Echo#{suffix}", DEPLOYMENT, "v1", slot))
-        event = await self.next_event()
-        assert isinstance(event, Started), event
-        return event.process
-
-    def client(self, process: ReplicaProcess) -> ReplicaClient:
-        return ReplicaClient(self.connect, process.address, self.key)
-
+from .conformance_calls import CALLS, Probe, call
+from .world import DEPLOYMENT, WITHIN_S, Caller, World, initialize, named
 
 MakeEngine = Callable[[], AbstractAsyncContextManager[World]]
 
@@ -69,22 +27,33 @@ async def check_engine(make_engine: MakeEngine) -> int:
     return len(CHECKS)
 
 
+@asynccontextmanager
+async def emptied(world: World) -> AsyncIterator[World]:
+    """Kill what a check left, so that the next one starts from nothing."""
+    yield world
+    left = await world.engine.processes()
+    for process in left:
+        world.engine.kill(process.replica_id)
+    for _ in left:
+        await world.next_event()
+
+
+def killed(world: World) -> str:
+    """What a kill is called: by the signal where there are processes."""
+    return "was killed" if type(world.engine).__name__ == "MemoryEngine" else "killed by SIGKILL"
+
+
 async def starts_lists_and_kills(world: World) -> None:
     assert await world.engine.processes() == []
     process = await world.start("aaaa", 3)
-    assert process.replica_id == "app#Echo#aaaa"
+    assert process.replica_id == "app#Probe#aaaa"
     assert (process.deployment, process.version, process.slot) == (DEPLOYMENT, "v1", 3)
     assert process.pid > 0
     assert process.address
     assert await world.engine.processes() == [process]
     world.engine.kill(process.replica_id)
-    assert await world.next_event() == Exited(process.replica_id, (await_cause(world)))
+    assert await world.next_event() == Exited(process.replica_id, killed(world))
     assert await world.engine.processes() == []
-
-
-def await_cause(world: World) -> str:
-    """What a kill is called: by the signal where there are processes."""
-    return "was killed" if type(world.engine).__name__ == "MemoryEngine" else "killed by SIGKILL"
 
 
 async def starting_twice_is_starting_once(world: World) -> None:
@@ -95,30 +64,71 @@ async def starting_twice_is_starting_once(world: World) -> None:
 
 
 async def killing_what_does_not_run_says_so(world: World) -> None:
-    world.engine.kill("app#Echo#none")
+    world.engine.kill("app#Probe#none")
     event = await world.next_event()
     assert isinstance(event, Exited)
-    assert event.replica_id == "app#Echo#none"
+    assert event.replica_id == "app#Probe#none"
+
+
+async def what_is_killed_at_once_has_lived(world: World) -> None:
+    world.engine.start(named("gggg", 0))
+    world.engine.kill("app#Probe#gggg")
+    events = [await world.next_event(), await world.next_event()]
+    assert [type(event) for event in events] == [Started, Exited]
+    assert await world.engine.processes() == []
 
 
 async def a_started_replica_can_be_dialled_and_constructed(world: World) -> None:
     process = await world.start("cccc", 1)
     client = world.client(process)
     async with asyncio.timeout(WITHIN_S):
-        await client.ask(initialize(process))
-        await client.ask(initialize(process))  # asked again it answers as before
+        await client.ask(initialize(process, Probe))
+        await client.ask(initialize(process, Probe))  # asked again it answers as before
     client.close()
+
+
+async def nobody_without_the_key_is_answered(world: World) -> None:
+    process = await world.start("kkkk", 1)
+    stranger = Caller()
+    hello = Hello(PROTOCOL_VERSION, b"w" * 32, "stranger")
+    stranger.channel = await world.connect(process.address, lambda: Channel(stranger, hello=hello))
+    stranger.channel.send(Kind.CONTROL, 1, b"", b"")
+    async with asyncio.timeout(WITHIN_S):
+        await stranger.lost.wait()
 
 
 async def a_drained_replica_exits_by_itself(world: World) -> None:
     process = await world.start("dddd", 1)
-    client = world.client(process)
-    async with asyncio.timeout(WITHIN_S):
-        await client.ask(initialize(process))
+    async with world.initialized(process, Probe) as client, asyncio.timeout(WITHIN_S):
         await client.ask(Drain())
-    assert await world.next_event() == Exited(process.replica_id, "exited with code 0")
-    client.close()
+        assert await world.next_event() == Exited(process.replica_id, "exited with code 0")
     assert await world.engine.processes() == []
+
+
+async def what_drains_finishes_first(world: World) -> None:
+    process = await world.start("hhhh", 1)
+    async with world.initialized(process, Probe) as client, world.caller(process) as caller:
+        call(caller, 1, "slowly", "value")
+        async with asyncio.timeout(WITHIN_S):
+            await client.ask(Drain())
+        await caller.next(Kind.GOAWAY)
+        await caller.next(Kind.RESPONSE, 1)
+        assert await world.engine.processes() == [process]
+    assert await world.next_event() == Exited(process.replica_id, "exited with code 0")
+
+
+async def what_drains_can_be_killed(world: World) -> None:
+    async with world.serving("iiii", Probe) as (process, caller):
+        call(caller, 1, "wait")
+        client = world.client(process)
+        async with asyncio.timeout(WITHIN_S):
+            await client.ask(Drain())
+        await caller.next(Kind.GOAWAY)
+        world.engine.kill(process.replica_id)
+        assert await world.next_event() == Exited(process.replica_id, killed(world))
+        async with asyncio.timeout(WITHIN_S):
+            await caller.lost.wait()
+        client.close()
 
 
 async def many_are_kept_apart(world: World) -> None:
@@ -149,24 +159,13 @@ CHECKS = (
     starts_lists_and_kills,
     starting_twice_is_starting_once,
     killing_what_does_not_run_says_so,
+    what_is_killed_at_once_has_lived,
     a_started_replica_can_be_dialled_and_constructed,
+    nobody_without_the_key_is_answered,
     a_drained_replica_exits_by_itself,
+    what_drains_finishes_first,
+    what_drains_can_be_killed,
     many_are_kept_apart,
     a_killed_replica_cannot_be_dialled,
+    *CALLS,
 )
-
-
-def initialize(process: ReplicaProcess) -> Initialize:
-    spec = DeploymentSpec(DEPLOYMENT, "v1", dump_definition((echo, (), {})))
-    return Initialize(process.replica_id, ApplicationSpec("app", None, "Echo", (spec,)), spec)
-
-
-@asynccontextmanager
-async def emptied(world: World) -> AsyncIterator[World]:
-    """Kill what a check left, so that the next one starts from nothing."""
-    yield world
-    left = await world.engine.processes()
-    for process in left:
-        world.engine.kill(process.replica_id)
-    for _ in left:
-        await world.next_event()

@@ -1,4 +1,4 @@
-"""A real supervisor whose controller is the conformance suite. Run as a program: ``local_engine_host.py RESULT``.
+"""A real supervisor whose controller is the conformance suite. Run as a module: ``engine.local_engine_host RESULT``.
 
 The suite runs in the forked controller process, over the inherited link, like the real one; what came of it is
 written to RESULT, and SIGTERM to the supervisor ends everything.
@@ -17,13 +17,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from conformance import World, check_engine, emptied
-
 from salver.data.channel import connect_unix
 from salver.data.load_board import create_load_board
 from salver.engine.local.client import LocalEngine
 from salver.engine.local.instance import Instance, create_instance
 from salver.engine.local.supervisor import Supervisor
+
+from .conformance import check_engine, emptied
+from .world import World
 
 
 def main(result: Path) -> None:

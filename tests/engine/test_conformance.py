@@ -12,15 +12,17 @@ from pathlib import Path
 
 from salver.data.load_board import LoadBoard
 from salver.engine.memory import MemoryEngine, MemoryNetwork
+from salver.telemetry.metrics import registry
 
-from .conformance import CHECKS, World, check_engine, emptied
+from .conformance import CHECKS, check_engine, emptied
+from .world import World
 
 
 def test_memory_engine() -> None:
     @asynccontextmanager
     async def make_engine() -> AsyncIterator[World]:
         network, board, key = MemoryNetwork(), LoadBoard(), b"k" * 32
-        world = World(MemoryEngine(network, board, key, os.getpid()), network.connect, key)
+        world = World(MemoryEngine(network, board, key, os.getpid()), network.connect, key, registry)
         world.open()
         async with emptied(world):
             yield world
@@ -33,7 +35,8 @@ def test_memory_engine() -> None:
 def test_local_engine(tmp_path: Path) -> None:
     """In a real supervisor, over its real link."""
     result = tmp_path / "result"
-    host = Path(__file__).with_name("local_engine_host.py")
-    done = subprocess.run([sys.executable, str(host), str(result)], timeout=60, capture_output=True, text=True)
+    host = [sys.executable, "-m", "engine.local_engine_host", str(result)]
+    tests = Path(__file__).parents[1]
+    done = subprocess.run(host, cwd=tests, timeout=100, capture_output=True, text=True)
     assert result.read_text() == f"passed {len(CHECKS)}", done.stderr
     assert done.returncode == 0

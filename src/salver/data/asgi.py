@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from salver.data.channel import Channel
 from salver.data.http_response import encode_header_block
-from salver.errors import ServeException
+from salver.errors import ProtocolError, ServeException
 from salver.wire.frames import END, Buffer, Frame, Kind
 from salver.wire.messages import (
     BODY_WINDOW_BYTES,
@@ -79,6 +79,7 @@ class HTTPExchange:
         "_channel",
         "_credit",
         "_disconnected",
+        "_granted",
         "_head",
         "_loop",
         "_owed",
@@ -102,14 +103,22 @@ class HTTPExchange:
         self.started = False
         """The response's head has been sent."""
         self.finished = False
-        if not self._body_complete:
-            channel.send(Kind.CREDIT, self._stream, encode_credit(BODY_WINDOW_BYTES))
+        self._granted = 0 if self._body_complete else BODY_WINDOW_BYTES
+        """Bytes of the body that may still come; the frame that uses up the last one may be longer."""
+        if self._granted:
+            channel.send(Kind.CREDIT, self._stream, encode_credit(self._granted))
 
     # --- from the channel -------------------------------------------------------------------------------
 
     def body_received(self, frame: Frame) -> None:
+        """Raises ProtocolError for what was not granted, or comes after the end."""
+        if self._granted <= 0:
+            raise ProtocolError("more of a request body than was granted")
+        self._granted -= len(frame.payload)
         self._body.append(frame.payload)
-        self._body_complete = bool(frame.flags & END)
+        if frame.flags & END:
+            self._body_complete = True
+            self._granted = 0
         self._wake()
 
     def credit_received(self, frame: Frame) -> None:
@@ -153,6 +162,7 @@ class HTTPExchange:
         self._owed += size
         if self._owed >= BODY_WINDOW_BYTES // 4:
             self._channel.send(Kind.CREDIT, self._stream, encode_credit(self._owed))
+            self._granted += self._owed
             self._owed = 0
 
     async def send(self, message: Message) -> None:

@@ -7,6 +7,7 @@ that serves 64 clients sends dozens of small frames a turn (measured: 30 % of th
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import struct
@@ -20,13 +21,19 @@ from salver.errors import ProtocolError, StartupError
 from salver.wire.frames import SHARED, Buffer, Frame, FrameDecoder, Kind, frame_head
 from salver.wire.messages import PROTOCOL_VERSION, Hello, decode_hello, encode
 
+logger = logging.getLogger("salver.channel")
+
 _JOIN_BELOW_BYTES = 128 * 1024  # above it a payload is written by itself, not copied into the joined buffer
+
+_HELLO_BYTES = 4096
 
 
 class Receiver(Protocol):
     """What a channel's owner does with what arrives."""
 
-    def frame_received(self, channel: Channel, frame: Frame) -> None: ...
+    def frame_received(self, channel: Channel, frame: Frame) -> None:
+        """May raise ProtocolError or msgspec's DecodeError: the other side is not one of ours, and is hung up on."""
+        ...
 
     def channel_lost(self, channel: Channel) -> None: ...
 
@@ -147,14 +154,21 @@ class Channel(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             frames = self._decoder.feed(data)
-            if self._expect_key is not None and frames:
-                self._check_hello(frames.pop(0))
-        except (ProtocolError, msgspec.DecodeError):
+            if self._expect_key is not None:
+                self._await_hello(frames)
+            receiver = self._receiver
+            for frame in frames:
+                receiver.frame_received(self, frame)
+        except (ProtocolError, msgspec.DecodeError) as error:
+            logger.warning("hung up on %s: %s", self.sender or "a process that did not introduce itself", error)
             self.abort()
-            return
-        receiver = self._receiver
-        for frame in frames:
-            receiver.frame_received(self, frame)
+
+    def _await_hello(self, frames: list[Frame]) -> None:
+        """Take the first frame; a stranger that announces a long one is not given the memory for it."""
+        if frames:
+            self._check_hello(frames.pop(0))
+        elif self._decoder.pending_bytes > _HELLO_BYTES:
+            raise ProtocolError("the first frame is too long for a hello")
 
     def _check_hello(self, frame: Frame) -> None:
         if frame.kind != Kind.HELLO:

@@ -31,6 +31,7 @@ from salver.data.request_metrics import ReplicaRequests
 from salver.data.request_scope import RequestScope
 from salver.data.slots import Slots
 from salver.data.user_code import UserCode
+from salver.errors import ProtocolError
 from salver.records import CodeContext
 from salver.wire.error_text import text_of
 from salver.wire.frames import Frame, Kind
@@ -163,6 +164,8 @@ class Replica:
     # --- requests ---------------------------------------------------------------------------------------
 
     def _start(self, channel: Channel, frame: Frame) -> None:
+        if (channel, frame.stream) in self._running:
+            raise ProtocolError(f"stream {frame.stream} is in use")  # the first one could not be cancelled any more
         if not self._slots.take(channel):
             channel.send(Kind.BUSY, frame.stream, load=self._slots.load)
             return

@@ -48,7 +48,7 @@ import threading
 from typing import Any
 
 from salver.data.memory_map import map_privately
-from salver.errors import SerializationError
+from salver.errors import ProtocolError, SerializationError
 from salver.wire.frames import Buffer
 from salver.wire.payload import join, load_value
 
@@ -239,4 +239,7 @@ def inode_of(payload: Buffer) -> bytes:
 
 
 def decode_release(meta: bytes) -> int:
-    return _INODE.unpack(meta)[0]
+    try:
+        return _INODE.unpack(meta)[0]
+    except struct.error as error:
+        raise ProtocolError(f"bad release: {error}") from error

@@ -126,6 +126,11 @@ class FrameDecoder:
         """Whether the connection may end here without cutting a frame."""
         return self._have == 0
 
+    @property
+    def pending_bytes(self) -> int:
+        """How much has come that is no whole frame yet."""
+        return self._have
+
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that ``data`` completes; raises ProtocolError when it cannot be our protocol."""
         if self._have:

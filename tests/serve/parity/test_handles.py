@@ -201,7 +201,7 @@ def test_errors_are_the_users_own(worker: DeploymentHandle[Any]) -> None:
     assert "'add'" in str(missing.value)
     with pytest.raises(TypeError):
         result(worker.add.remote())
-    with pytest.raises(SerializationError, match="Worker.unpicklable"):
+    with pytest.raises(SerializationError, match=r"Worker\.unpicklable"):
         result(worker.unpicklable.remote())
     with pytest.raises(SerializationError, match="lock"):
         worker.remote(threading.Lock())

@@ -185,7 +185,8 @@ class _OverTheNetwork:
         try:
             return self._connection.recv(WITHIN_S)
         except ConnectionClosed as closed:
-            assert closed.rcvd is not None
+            if closed.rcvd is None:
+                raise
             raise WebSocketDisconnect(closed.rcvd.code, closed.rcvd.reason) from None
 
     def close(self, code: int = 1000, reason: str = "") -> None:

@@ -1,0 +1,19 @@
+"""How long the fuzzers run: ``SALVER_FUZZ=20000 python -m pytest tests/data/test_http_differential.py``."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+_TIMES = int(os.environ.get("SALVER_FUZZ", "0"))
+
+
+def examples(usual: int) -> Any:
+    """Try so many examples, or as many as the environment variable SALVER_FUZZ says, which also lifts time limits."""
+    quiet = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+    limit = pytest.mark.timeout(0 if _TIMES else 120)
+    chosen = settings(max_examples=_TIMES or usual, deadline=None, suppress_health_check=quiet)
+    return lambda test: limit(chosen(test))
