@@ -117,6 +117,14 @@ class TCPClient:
             data += piece
         return data
 
+    async def flood(self, data: bytes) -> None:
+        """Send ``data`` again and again, as long as the proxy listens."""
+        try:
+            while True:
+                await self.send(data)
+        except OSError:
+            pass
+
     async def drip(self, data: bytes, every_s: float) -> float:
         """Send ``data`` byte by byte, as long as the proxy listens; the seconds until it no longer did."""
         began = time.monotonic()

@@ -35,7 +35,7 @@ def test_threads_get_different_ones() -> None:
 def test_a_forked_process_gets_others() -> None:
     script = (
         "import os\nfrom salver.data.context import new_request_id\nnew_request_id()\n"
-        "child = os.fork()\nprint(new_request_id(), flush=True)\nif child: os.waitpid(child, 0)\n"
+        "child = os.fork()\nos.write(1, new_request_id().encode() + b' ')\nif child: os.waitpid(child, 0)\n"
     )
     ids = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert len(set(ids)) == 2

@@ -14,7 +14,6 @@ from hypothesis import given
 
 from harness.fuzzing import examples
 from salver.data.http1 import BadRequest, HTTPLimits, RequestHead, RequestParser
-from salver.wire.frames import Kind
 
 from .client_scene import Client, split_responses
 from .http_scripts import pieces, scripts
@@ -82,6 +81,8 @@ def read_by_h11(script: bytes) -> Reading:
                 requests[-1] = requests[-1]._replace(body=requests[-1].body + bytes(event.data))
             elif isinstance(event, h11.EndOfMessage):
                 requests[-1] = requests[-1]._replace(complete=True)
+                if requests[-1].method == b"CONNECT":  # what follows is another protocol
+                    return Reading(requests, over=True)
                 connection.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
                 connection.send(h11.EndOfMessage())
                 if connection.our_state is h11.MUST_CLOSE:
@@ -92,6 +93,11 @@ def read_by_h11(script: bytes) -> Reading:
                 return Reading(requests, over=False)
         except h11.RemoteProtocolError:
             return Reading(requests, over=True)
+
+
+def read_value(name: bytes, value: bytes) -> bytes:
+    """As h11 gives it: it changes the case of this one."""
+    return value.lower() if name == b"transfer-encoding" else value
 
 
 def origin_form(method: bytes, target: bytes) -> bytes:
@@ -110,7 +116,8 @@ def origin_form(method: bytes, target: bytes) -> bytes:
 def test_what_both_accept_they_read_alike(script: bytes) -> None:
     ours, theirs = read_by_us(script), read_by_h11(script)
     for mine, other in zip(ours.requests, theirs.requests, strict=False):
-        assert mine[:3] == other[:3]
+        assert mine[:2] == other[:2]
+        assert [(name, read_value(name, value)) for name, value in mine.headers] == other.headers
         assert mine.body.startswith(other.body) or other.body.startswith(mine.body)
         if mine.complete and other.complete:
             assert mine.body == other.body
@@ -137,7 +144,7 @@ async def serve(client: Client, answered: int) -> tuple[int, bytes]:
         if served.exchange.abandoned or not served.exchange.body.complete:
             return answered, sent
         answered += 1
-        if answered % 2:
+        if answered % 2 or served.exchange.head.http_version == "1.0":  # there, a stream ends with the connection
             served.respond(b"answer")
         else:
             served.head()
@@ -176,12 +183,11 @@ def test_a_connection_serves_what_was_read_and_answers_what_it_served(feeds: lis
         sent += more
         served = seen(client, answered)
         assert served == [each for each in expected.requests if each.complete][:answered]
-        assert over(client) or answered == sum(each.complete for each in expected.requests)
-        methods = [each.method.decode() for each in served]
-        check_answers(sent, methods, refused=over(client))
+        assert answered == sum(each.complete for each in expected.requests), "all that came whole are answered"
+        methods = [each.exchange.head.method for each in client.requests]
+        check_answers(sent, methods, answered, refused=over(client))
         for each in client.requests[answered:]:
             assert each.exchange.abandoned or not over(client), "nothing runs for a connection that is over"
-            assert not any(frame.kind == Kind.BODY and frame.flags for frame in each.link.frames)
         client.hang_up()
         await asyncio.sleep(0)
 
@@ -192,13 +198,13 @@ def over(client: Client) -> bool:
     return client.transport.closing or client.transport.eof_written
 
 
-def check_answers(sent: bytes, methods: list[str], *, refused: bool) -> None:
-    """One answer for each request, in step, and at most a refusal after them."""
+def check_answers(sent: bytes, methods: list[str], answered: int, *, refused: bool) -> None:
+    """One answer for each request that came whole, in step, and at most a refusal after them."""
     sent = sent.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
     answers = split_responses(sent, *methods)
-    assert len(methods) <= len(answers) <= len(methods) + refused
-    for method, answer in zip(methods, answers, strict=False):
+    assert answered <= len(answers) <= answered + refused
+    for method, answer in zip(methods, answers[:answered], strict=False):
         assert (answer.status, answer.body) == (200, b"" if method == "HEAD" else b"answer")
-    for answer in answers[len(methods) :]:
+    for answer in answers[answered:]:
         assert answer.status >= 400
         assert answer.headers["connection"] == "close"

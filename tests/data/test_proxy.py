@@ -184,6 +184,24 @@ def test_a_client_that_stops_reading_is_cut(path: bytes, tls: bool) -> None:
     run(test())
 
 
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_a_client_that_sends_and_does_not_read_is_cut(tls: bool) -> None:
+    """What it sends does not make up for what it does not read; nor does it that nobody reads that, in turn."""
+
+    async def test() -> None:
+        async with serving(Desk, SHORT, tls=tls) as scene, await scene.connect(receive_buffer=4096) as client:
+            await client.send(b"POST /stream HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+            while not any(each._paused_writing for each in scene.proxy._connections):
+                await asyncio.sleep(0.01)
+            chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+            sending = asyncio.create_task(client.flood(chunk))
+            while scene.proxy._connections:
+                await asyncio.sleep(0.01)  # the test's own time limit ends this
+            await sending
+
+    run(test())
+
+
 # --- many ----------------------------------------------------------------------------------------------
 
 

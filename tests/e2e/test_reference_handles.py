@@ -15,7 +15,12 @@ import pytest
 from e2e.handle_scene import WITHIN_S, Run, run
 from harness.waiting import eventually
 from salver import serve
-from salver.serve.exceptions import DeploymentUnavailableError, RayServeException, ReplicaUnavailableError
+from salver.serve.exceptions import (
+    DeploymentUnavailableError,
+    RayServeException,
+    ReplicaUnavailableError,
+    RequestCancelledError,
+)
 from salver.serve.handle import DeploymentHandle
 
 __all__ = ["run"]
@@ -39,10 +44,14 @@ class Clerk:
 
     def wait(self) -> str:
         assert self.released.wait(WITHIN_S)
+        self.kept.append([1])
         return "released"
 
     async def release(self) -> None:
         self.released.set()
+
+    async def fail(self) -> None:
+        raise LookupError("not kept")
 
 
 @serve.deployment(num_replicas=2)
@@ -80,6 +89,21 @@ def test_arguments_and_results_are_copies(clerk: DeploymentHandle[Any]) -> None:
     answer.append(3)
     assert clerk.all_kept.remote().result(timeout_s=WITHIN_S) == [[1, 2, -1]]
     assert response.by_reference is False
+
+
+def test_an_exception_comes_as_often_as_it_is_asked_for(clerk: DeploymentHandle[Any]) -> None:
+    response = clerk.fail.remote()
+
+    async def await_it() -> None:
+        await response
+
+    for _ in range(2):
+        with pytest.raises(LookupError, match="not kept"):
+            response.result(timeout_s=WITHIN_S)
+        with pytest.raises(LookupError, match="not kept"):
+            asyncio.run(await_it())
+    with pytest.raises(LookupError, match="not kept"):
+        clerk.keep.remote(response).result(timeout_s=WITHIN_S)
 
 
 def test_options_of_transports_are_accepted(clerk: DeploymentHandle[Any]) -> None:
@@ -121,6 +145,17 @@ def test_handles_are_shut_down_from_loops_too(clerk: DeploymentHandle[Any]) -> N
         assert not clerk.is_initialized
 
     asyncio.run(use())
+
+
+def test_a_thread_is_not_interrupted_by_a_cancellation(clerk: DeploymentHandle[Any]) -> None:
+    response = clerk.wait.remote()
+    eventually("it runs or waits for its slot", clerk.running_replicas_populated, WITHIN_S)
+    assert clerk.all_kept.remote().result(timeout_s=WITHIN_S) == []  # came after it: it runs now
+    response.cancel()
+    with pytest.raises(RequestCancelledError):
+        response.result(timeout_s=WITHIN_S)
+    clerk.release.remote().result(timeout_s=WITHIN_S)
+    eventually("it has run to its end", lambda: clerk.all_kept.remote().result(timeout_s=WITHIN_S) == [[1]], WITHIN_S)
 
 
 # --- what is not there any more -----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 from collections.abc import Callable, Generator
@@ -28,9 +29,9 @@ import threading
 import time
 from pathlib import Path
 
-from fastapi import APIRouter, Depends, FastAPI, WebSocket
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, WebSocket
 from starlette.background import BackgroundTask
-from starlette.responses import FileResponse, PlainTextResponse
+from starlette.responses import FileResponse, PlainTextResponse, StreamingResponse
 
 from salver import serve
 from salver.serve.context import _get_serve_request_context
@@ -49,6 +50,15 @@ class Child:
 
     def known_in_a_thread(self):
         return known()
+
+    async def letters(self, mark):
+        try:
+            for letter in "abc":
+                yield letter
+            if mark:
+                await asyncio.Event().wait()
+        finally:
+            Path(mark or "unmarked").touch()
 
 
 @serve.deployment(max_ongoing_requests=4)
@@ -149,6 +159,45 @@ class Empty:
 
 
 empty = Empty.bind()
+
+web = FastAPI()
+
+
+@serve.deployment(max_ongoing_requests=10)
+@serve.ingress(web)
+class Web:
+    def __init__(self, child):
+        self.child = child
+        self.letters = child.options(method_name="letters", stream=True)
+
+    @web.get("/letters")
+    async def passed_on(self, mark: str = ""):
+        return StreamingResponse(self.letters.remote(mark), media_type="text/plain")
+
+    @web.get("/stream")
+    async def stream(self):
+        async def pieces():
+            for _ in range(2):
+                yield known()["request_id"] + "\\n"
+                yield (await self.child.known.remote())["request_id"] + "\\n"
+
+        return StreamingResponse(pieces())
+
+    @web.get("/background")
+    async def background(self, mark: str, tasks: BackgroundTasks):
+        async def write():
+            Path(mark).write_text((await self.child.known.remote())["request_id"])
+
+        tasks.add_task(write)
+        return "first"
+
+    @web.websocket("/known")
+    async def websocket(self, websocket: WebSocket):
+        await websocket.accept()
+        await websocket.send_json([known(), await self.child.known.remote()])
+
+
+with_self = Web.bind(Child.bind())
 """
 
 
@@ -160,7 +209,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, runtime_folder: Path) -> Gener
     (folder / "some.txt").write_text("some text")
     started = SalverRun.start("salver", "run", "known:front", "--port", "0", "--route-prefix", "/front", cwd=folder)
     try:
-        for name in ("by_session", "pools", "blocks", "empty"):
+        for name in ("by_session", "pools", "blocks", "empty", "with_self"):
             options = ("--instance", started.name, "--name", name, "--route-prefix", f"/{name}", "--non-blocking")
             deployed = started.cli("run", f"known:{name}", *options)
             assert deployed.returncode == 0, deployed.stderr
@@ -206,6 +255,29 @@ def test_responses_of_frameworks_are_sent_as_they_are(base: str, tmp_path: Path)
     mark = tmp_path / "mark"
     assert requests.get(f"{base}/front/background", params={"mark": str(mark)}, timeout=WITHIN_S).text == "first"
     eventually("the background task has run", mark.exists, WITHIN_S)
+
+
+def test_streams_and_background_tasks_belong_to_their_request(base: str, tmp_path: Path) -> None:
+    """Also what they call, after the handler has returned and even the answer is complete."""
+    headers = {"x-request-id": "mine"}
+    streamed = requests.get(f"{base}/with_self/stream", headers=headers, timeout=WITHIN_S)
+    assert streamed.text == "mine\n" * 4
+    mark = tmp_path / "mark"
+    url = f"{base}/with_self/background"
+    assert requests.get(url, params={"mark": str(mark)}, headers=headers, timeout=WITHIN_S).json() == "first"
+    eventually("the task has called", lambda: mark.exists() and mark.read_text() == "mine", WITHIN_S)
+
+
+def test_a_stream_of_a_callee_is_passed_on_as_it_comes(base: str, tmp_path: Path) -> None:
+    assert requests.get(f"{base}/with_self/letters", timeout=WITHIN_S).text == "abc"
+    mark = tmp_path / "mark"
+    with requests.get(
+        f"{base}/with_self/letters", params={"mark": str(mark)}, stream=True, timeout=WITHIN_S
+    ) as endless:
+        pieces = endless.iter_content(1)
+        assert [next(pieces) for _ in range(3)] == [b"a", b"b", b"c"]
+        assert not mark.exists()
+    eventually("the callee's generator is closed when the client leaves", mark.exists, WITHIN_S)
 
 
 def test_an_empty_class_serves_an_application_of_functions(base: str) -> None:
@@ -274,6 +346,17 @@ def count(run: SalverRun, name: str, code: str) -> float:
     families = {family["name"]: family["series"] for family in msgspec.json.decode(body)}
     wanted = {("application", "empty"), ("status_code", code), ("error_code", code)}
     return sum(each["value"] for each in families.get(name, []) if len(wanted & set(each["tags"].items())) == 2)
+
+
+def test_a_websocket_is_a_request_like_any_other(run: SalverRun) -> None:
+    headers = {"x-request-id": "mine", "x-session-id": "s"}
+    url = f"ws://127.0.0.1:{run.port}/with_self/known"
+    with connect(url, additional_headers=headers, open_timeout=WITHIN_S) as client:
+        own, childs = json.loads(client.recv(timeout=WITHIN_S))
+    assert own["request_id"] == childs["request_id"] == "mine"
+    assert own["route"] == childs["route"] == "/with_self"
+    assert (own["session_id"], childs["session_id"]) == ("s", "")
+    assert (own["is_http_request"], childs["is_http_request"]) == (True, False)
 
 
 def test_a_timeout_below_zero_is_none(salver_run: Callable[..., SalverRun]) -> None:

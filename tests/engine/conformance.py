@@ -9,10 +9,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from salver.controller.replica_client import ReplicaGone
 from salver.data.channel import Channel
 from salver.engine.interface import Exited, Started
-from salver.wire.frames import Kind
-from salver.wire.messages import PROTOCOL_VERSION, Drain, Hello
+from salver.wire.frames import END, Kind
+from salver.wire.messages import PROTOCOL_VERSION, STREAM_WINDOW_BYTES, Drain, Hello, encode_credit
 
-from .conformance_calls import CALLS, Probe, call
+from .conformance_calls import CALLS, Probe, ask, call
 from .world import DEPLOYMENT, WITHIN_S, Caller, World, initialize, named
 
 MakeEngine = Callable[[], AbstractAsyncContextManager[World]]
@@ -108,18 +108,24 @@ async def a_drained_replica_exits_by_itself(world: World) -> None:
 async def what_drains_finishes_first(world: World) -> None:
     process = await world.start("hhhh", 1)
     async with world.initialized(process, Probe) as client, world.caller(process) as caller:
-        call(caller, 1, "slowly", "value")
+        call(caller, 1, "large_items", 2, stream=True)
+        await caller.next(Kind.HEAD, 1)
+        await caller.next(Kind.DATA, 1)
         async with asyncio.timeout(WITHIN_S):
             await client.ask(Drain())
         await caller.next(Kind.GOAWAY)
-        await caller.next(Kind.RESPONSE, 1)
         assert await world.engine.processes() == [process]
+        caller.channel.send(Kind.CREDIT, 1, encode_credit(STREAM_WINDOW_BYTES))
+        await caller.next(Kind.DATA, 1)
+        caller.channel.send(Kind.CREDIT, 1, encode_credit(STREAM_WINDOW_BYTES))
+        assert (await caller.next(Kind.DATA, 1)).flags & END
     assert await world.next_event() == Exited(process.replica_id, "exited with code 0")
 
 
 async def what_drains_can_be_killed(world: World) -> None:
     async with world.serving("iiii", Probe) as (process, caller):
         call(caller, 1, "wait")
+        assert await ask(caller, 2, "echo", 1) == 1
         client = world.client(process)
         async with asyncio.timeout(WITHIN_S):
             await client.ask(Drain())

@@ -34,15 +34,19 @@ class Probe:
     """The user's class: does what a check asks for."""
 
     def __init__(self) -> None:
+        self.told = asyncio.Event()
         self.cancelled = 0
         self.calls = Counter("conformance_calls", "Calls of this check.")
 
     async def echo(self, value: object) -> object:
         return value
 
-    async def slowly(self, value: object) -> object:
-        await asyncio.sleep(0.2)  # longer than a Drain takes to come
+    async def when_told(self, value: object) -> object:
+        await self.told.wait()
         return value
+
+    async def tell(self) -> None:
+        self.told.set()
 
     async def wait(self) -> None:
         try:
@@ -57,8 +61,8 @@ class Probe:
         for number in range(to):
             yield number
 
-    async def large_items(self) -> AsyncGenerator[bytes]:
-        for _ in range(100):
+    async def large_items(self, count: int) -> AsyncGenerator[bytes]:
+        for _ in range(count):
             yield b"x" * STREAM_WINDOW_BYTES
 
     async def remaining_s(self) -> float | None:
@@ -87,9 +91,11 @@ async def ask(caller: Caller, stream: int, method: str, /, *args: object, **meta
 
 async def calls_are_answered_in_any_order(world: World) -> None:
     async with world.serving("qaaa", Probe) as (_, caller):
-        call(caller, 1, "slowly", "first")
+        call(caller, 1, "when_told", "first")
         assert await ask(caller, 2, "echo", ["second"]) == ["second"]
-        assert load_value((await caller.next(Kind.RESPONSE, 1)).payload) == "first"
+        call(caller, 4, "tell")
+        answers = {(await caller.next(Kind.RESPONSE, 1, 4)).stream for _ in range(2)}
+        assert answers == {1, 4}
         call(caller, 3, "nowhere")
         error = decode_error((await caller.next(Kind.ERROR, 3)).meta)
         assert "'nowhere'" in error.message
@@ -105,7 +111,7 @@ async def streamed_items_come_one_by_one(world: World) -> None:
 
 async def a_stream_waits_for_credit(world: World) -> None:
     async with world.serving("qccc", Probe) as (_, caller):
-        call(caller, 1, "large_items", stream=True)
+        call(caller, 1, "large_items", 100, stream=True)
         await caller.next(Kind.HEAD, 1)
         await caller.next(Kind.DATA, 1)
         assert await ask(caller, 2, "echo", 1) == 1  # which would come later than what needs no credit

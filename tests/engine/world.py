@@ -104,11 +104,12 @@ class Caller:
     def call(self, stream: int, meta: CallMeta, payload: Buffer, *, shared: bool = False) -> None:
         self.channel.send(Kind.CALL, stream, encode(meta), payload, SHARED if shared else 0)
 
-    async def next(self, kind: int, stream: int = 0) -> Frame:
-        """The next frame, which must be this one."""
+    async def next(self, kind: int, *streams: int) -> Frame:
+        """The next frame, which must be of this kind and one of these streams."""
         async with asyncio.timeout(WITHIN_S):
             frame = await self._frames.get()
-        assert (Kind(frame.kind), frame.stream) == (Kind(kind), stream), frame
+        assert frame.kind == kind, frame
+        assert frame.stream in (streams or (0,)), frame
         return frame
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle  # noqa: TID251 - what has been raised in another process
 from dataclasses import fields
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -108,3 +109,24 @@ def test_decorators_take_what_they_take_there() -> None:
     assert parameters(serve.multiplexed) == {"func": None, "max_num_models_per_replica": 3}
     assert list(parameters(serve.ingress)) == ["app"]
     assert serve.get_multiplexed_model_id() == ""
+
+
+@pytest.mark.parametrize("module", ["grpc_util", "gradio_integrations", "gang"])
+def test_modules_that_come_later(module: str) -> None:
+    with pytest.raises(ModuleNotFoundError):
+        import_module(f"salver.serve.{module}")
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        (exceptions, "gRPCStatusError"),
+        (context, "DeploymentActorContext"),
+        (RequestContext, "grpc_context"),
+        (handle.DeploymentResponse, "_to_object_ref"),
+        (handle.DeploymentResponse, "_to_object_ref_sync"),
+    ],
+)
+def test_names_that_are_not_there(place: object, name: str) -> None:
+    """The page about the reference says so: change it when one of them comes."""
+    assert not hasattr(place, name)

@@ -81,7 +81,6 @@ class HTTPExchange:
         "_disconnected",
         "_granted",
         "_head",
-        "_loop",
         "_owed",
         "_stream",
         "_wakeup",
@@ -90,7 +89,6 @@ class HTTPExchange:
     )
 
     def __init__(self, channel: Channel, frame: Frame) -> None:
-        self._loop = asyncio.get_running_loop()
         self._channel = channel
         self._stream = frame.stream
         self._body: deque[Buffer] = deque((frame.payload,))
@@ -136,7 +134,7 @@ class HTTPExchange:
 
     async def _wait(self) -> None:
         if self._wakeup is None or self._wakeup.done():
-            self._wakeup = self._loop.create_future()
+            self._wakeup = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._wakeup)
 
     # --- ASGI -------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from threading import get_ident
 from typing import TypeVarTuple, Unpack
 
 from salver.data.caller import Caller
@@ -21,16 +22,21 @@ Args = TypeVarTuple("Args")
 
 
 class CallSite:
-    """A caller and the loop that it lives on."""
+    """A caller and the loop that it lives on.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, caller: Caller) -> None:
+    Args:
+        thread: identifier of the thread that runs the loop, and nothing but it; default this one.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, caller: Caller, thread: int | None = None) -> None:
         self.loop = loop
         self.caller = caller
+        self._thread = get_ident() if thread is None else thread
 
     @property
     def is_here(self) -> bool:
-        """Whether the running loop of this thread is the caller's."""
-        return asyncio._get_running_loop() is self.loop  # pyright: ignore[reportPrivateUsage]
+        """Whether this code runs on the caller's loop. By thread: to ask for the running loop is a system call."""
+        return get_ident() == self._thread
 
     def run(self, function: Callable[[Unpack[Args]], object], *args: *Args) -> None:
         """Call ``function`` on the caller's loop: now when that is here, else soon."""

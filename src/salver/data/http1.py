@@ -193,5 +193,6 @@ class RequestParser:
         return position
 
     def _complete(self) -> None:
-        self._closed = not self._keep_alive
+        if not self._keep_alive:
+            self._closed = True
         self._sink.request_complete()

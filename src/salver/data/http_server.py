@@ -65,6 +65,7 @@ class HTTPConnection(asyncio.Protocol):
         "_paused_writing",
         "_pipeline",
         "_receiving",
+        "_refused",
         "_served",
         "_transport",
         "_unread",
@@ -85,6 +86,8 @@ class HTTPConnection(asyncio.Protocol):
         self._receiving: RequestExchange | None = None
         """The request whose bytes are coming in."""
         self._pipeline: deque[RequestExchange] = deque()
+        self._refused: BadRequest | None = None
+        """What is wrong with the request behind those of the pipeline."""
         self._out: list[bytes] = []
         self._flush_scheduled = False
         self._paused_writing = False
@@ -133,8 +136,9 @@ class HTTPConnection(asyncio.Protocol):
         if self._current is None:
             self._await_request()
             return
-        if self._receiving is None:
-            self.deadline = _NEVER
+        self.deadline = _NEVER
+        if self._receiving is not None:
+            self._renew_body_deadline()
         self._current.client_caught_up()
 
     def _expect_to_be_read(self) -> None:
@@ -166,7 +170,7 @@ class HTTPConnection(asyncio.Protocol):
             self._current = exchange
             self._begin_if_large(exchange)
         elif len(self._pipeline) >= _PIPELINED_AT_MOST:
-            raise BadRequest(400, f"more than {_PIPELINED_AT_MOST} pipelined requests")
+            self._cut(400)
         else:
             self._pipeline.append(exchange)
             self.pause_reading()
@@ -179,8 +183,10 @@ class HTTPConnection(asyncio.Protocol):
                 self._renew_body_deadline()
 
     def _renew_body_deadline(self) -> None:
-        """The client is not late with what we do not read."""
+        """The client is not late with what we do not read. While it is late with reading, that counts."""
         self._body_since_renewal = 0
+        if self._paused_writing:
+            return
         reading = self._transport.is_reading()
         self.deadline = self._loop.time() + self._limits.body_idle_timeout_s if reading else _NEVER
 
@@ -318,6 +324,9 @@ class HTTPConnection(asyncio.Protocol):
             # Not from here: an answer made at once would recurse as deep as the client pipelines.
             self._loop.call_soon(self._next_of_pipeline)
             return
+        if self._refused is not None:
+            self._turn_down(self._refused)
+            return
         if not self._transport.is_reading():  # paused for a body that the application did not care to read
             self._transport.resume_reading()
         if not self._paused_writing:
@@ -363,17 +372,35 @@ class HTTPConnection(asyncio.Protocol):
         return self._current is None and self._parser.between_requests
 
     def _refuse(self, error: BadRequest) -> None:
-        """Malformed or over a limit: say so if nothing else is being said, and close."""
-        current = self._current
-        if current is None or (current is self._receiving and not current.response_started):
-            self._tell_off(Problem(error.status, BAD_REQUEST, error.message), error)
-            self._linger()
+        """Malformed or over a limit: say so when everything before it has been answered, and close."""
+        current, bad = self._current, self._receiving
+        if current is None:
+            self._turn_down(error)
+        elif current is not bad:
+            if bad is not None:  # its body is
+                self._pipeline.pop()
+                error.headers = bad.head.headers
+                self._receiving = None
+            self._refused = error
+            self.pause_reading()
+        elif current.response_started:
+            self._cut(error.status)
         else:
-            self.abort()
-        self._current = None
+            self._turn_down(error)
+            self._current = self._receiving = None
+            current.client_gone(error.status)
+
+    def _turn_down(self, error: BadRequest) -> None:
+        self._tell_off(Problem(error.status, BAD_REQUEST, error.message), error)
+        self._linger()
+
+    def _cut(self, status: int) -> None:
+        """Break off what is being said."""
+        current = self._current
+        self.abort()
         self._receiving = None
         if current is not None:
-            current.client_gone(error.status)
+            current.client_gone(status)
 
     def _tell_off(self, problem: Problem, refused: BadRequest | None = None) -> None:
         """Answer a request that will not be read to its end; of one whose head was ``refused``, little is known."""

@@ -60,6 +60,7 @@ class Replica:
         prepare: Callable[[CodeContext], None],
         metrics: MetricsPush | None = None,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._key = key
         self._prepare = prepare
         self._metrics = metrics
@@ -172,7 +173,7 @@ class Replica:
         exchange = HTTPExchange(channel, frame) if frame.kind == Kind.REQUEST else None
         invocation = Invocation(channel, frame.stream, exchange)
         self._running[channel, frame.stream] = invocation
-        invocation.task = asyncio.create_task(self._run(invocation, frame))
+        invocation.task = self._loop.create_task(self._run(invocation, frame))
         self._tasks.add(invocation.task)
 
     async def _run(self, invocation: Invocation, frame: Frame) -> None:

@@ -38,7 +38,7 @@ class Driver:
         )
         self._caller = caller
         self._thread.start()
-        self.site = CallSite(self._loop, caller)
+        self.site = CallSite(self._loop, caller, self._thread.ident)
         set_call_site(self.site)
         return self.site
 

@@ -26,6 +26,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
 from contextvars import Context
 from typing import Any, TypeVar, cast
 
@@ -59,6 +60,8 @@ _ANSWERS_WITHIN_S = 60.0
 
 _CONSTRUCTED_WITHIN_S = 3600.0
 """The same while an application starts: constructors block the loop for as long as a model takes to load."""
+
+_ENDS_WITHIN_S = 5.0
 
 _IGNORED = {
     "num_gpus": "GPUs are not assigned, and CUDA_VISIBLE_DEVICES is not set",
@@ -106,6 +109,7 @@ class LocalTestingSession:
             epoch=1,
         )
         self._site: CallSite | None = None
+        self._ended = False
         self.asgi: ASGIIngress | None = None
         self._leave_logging: Callable[[], None] | None = None
         self._info = InstanceInfo("local", os.getpid(), "", 0, 0, time.time(), __version__)
@@ -142,24 +146,37 @@ class LocalTestingSession:
 
         Raises:
             RuntimeError: this is the loop's own thread.
-            ServeException: user code blocks the loop.
+            ServeException: user code blocks the loop, or the session has ended.
         """
-        if self._is_here:
+        try:
+            self._check_may_wait()
+        except Exception:
             work.close()
+            raise
+        return self._run_soon(work, wait_s + margin_s)
+
+    def _check_may_wait(self) -> None:
+        if self._ended:
+            raise _ended()
+        if self._is_here:
             raise RuntimeError(
                 "This waits for the local testing session and was called on its event loop, in `async def` or in a "
                 "constructor: call it in `def`, or with asyncio.to_thread."
             )
+
+    def _run_soon(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
         running = Context().run(asyncio.run_coroutine_threadsafe, work, self._loop)
         try:
-            return running.result(wait_s + margin_s)
+            return running.result(timeout_s)
+        except CancelledError:
+            raise _ended() from None
         except TimeoutError:
             if running.done():
                 raise
             running.cancel()
             raise ServeException(
-                f"The local testing session has not answered for {wait_s + margin_s:g} s: code of a replica blocks "
-                "its event loop."
+                f"The local testing session has not answered for {timeout_s:g} s: code of a replica blocks its event "
+                "loop."
             ) from None
 
     @property
@@ -185,14 +202,16 @@ class LocalTestingSession:
         self.close()
 
     def close(self) -> None:
-        site, self._site = self._site, None
-        if site is None:
+        if self._site is None:
             return
+        self._check_may_wait()
+        site, self._site = self._site, None
+        self._ended = True
         set_call_site(None)
         if self._leave_logging is not None:
             self._leave_logging()
         try:
-            self.run(self._stop(site))
+            self._run_soon(self._stop(site), _ANSWERS_WITHIN_S)
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(_ANSWERS_WITHIN_S)
@@ -202,6 +221,11 @@ class LocalTestingSession:
     async def _stop(self, site: CallSite) -> None:
         await self._controller.stop()
         await site.caller.stop()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:  # clients that still read, and what user code has left running
+            task.cancel()
+        if others:
+            await asyncio.wait(others, timeout=_ENDS_WITHIN_S)
 
     # --- Control, also for replicas: they ask on the loop itself -----------------------------------------
 
@@ -234,6 +258,10 @@ class LocalTestingSession:
             return function()
 
         return self.run(call())
+
+
+def _ended() -> ServeException:
+    return ServeException("The local testing session has ended.")
 
 
 def _tell_of_ignored_options(spec: ApplicationSpec) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Generator
 import pytest
 import uvloop
 
+from salver import serve
+
 from .world import Local, Processes, World
 
 
@@ -14,9 +16,11 @@ from .world import Local, Processes, World
 def shared_world(request: pytest.FixtureRequest) -> Generator[World]:
     """One instance for all tests of a module."""
     uvloop.new_event_loop().close()  # the first loop of a process opens a pipe for good
-    world: World = request.param()
-    yield world
-    world.close()
+    try:
+        world: World = request.param()
+        yield world
+    finally:
+        serve.shutdown()
 
 
 @pytest.fixture

@@ -43,6 +43,17 @@ class Picky:
         raise LookupError("no weights here")
 
 
+@serve.deployment(num_replicas=2)
+class Holder:
+    def __init__(self, values: list[int], *, more: dict[str, int]) -> None:
+        self.values = values
+        self.more = more
+
+    def add(self) -> tuple[list[int], dict[str, int]]:
+        self.values.append(len(self.values))
+        return self.values, self.more
+
+
 class Configured:
     """Remembers its configuration."""
 
@@ -172,6 +183,16 @@ def test_what_ran_before_a_failed_update_still_runs(world: World, tmp_path: Path
     with pytest.raises(RuntimeError, match="no weights here"):
         world.run(Picky.options(name="Greeter", max_constructor_retry_count=1).bind(str(tmp_path / "tries")))
     assert result(handle.greet.remote()) == "well"
+
+
+def test_constructor_arguments_are_copied_for_each_replica(world: World) -> None:
+    values, more = [0], {"a": 1}
+    handle = world.run(Holder.bind(values, more=more))
+    values.append(7)
+    more["b"] = 2
+    answers = [result(handle.options(session_id=str(number)).add.remote()) for number in range(20)]
+    assert all(got == (list(range(len(got[0]))), {"a": 1}) for got in answers)
+    assert max(len(got[0]) for got in answers) < 20, "both replicas have one list"
 
 
 def test_user_config(world: World) -> None:

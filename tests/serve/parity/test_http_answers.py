@@ -94,6 +94,9 @@ class Answers:
         yield "part"
         raise ShortOfMemory("secret")
 
+    def events_that_fail(self) -> Response:
+        return StreamingResponse(pieces(fail=True), media_type="text/event-stream")
+
     def exits(self) -> None:
         raise SystemExit(3)
 
@@ -107,9 +110,11 @@ class Answers:
         return object()
 
 
-async def pieces() -> AsyncGenerator[bytes]:
+async def pieces(*, fail: bool = False) -> AsyncGenerator[bytes]:
     for number in range(3):
         yield b"data: %d\n\n" % number
+    if fail:
+        raise ShortOfMemory("secret")
 
 
 @serve.deployment
@@ -187,6 +192,15 @@ def test_a_stream_that_breaks_is_not_taken_for_the_whole(answers: World) -> None
     assert answer.status_code == 200
     assert received in ([b"part"], [])  # over a network the end may overtake it
     assert "secret" not in str(raised.value)
+
+
+def test_an_event_stream_that_breaks_says_so_first(answers: World) -> None:
+    received = b""
+    with answers.stream("/events_that_fail") as answer, pytest.raises(CUT):
+        for piece in answer.iter_bytes():
+            received += piece
+    assert received.startswith(b"data: 0\n\ndata: 1\n\ndata: 2\n\nevent: error\n")
+    assert b"secret" not in received
 
 
 def test_what_is_not_the_applications_fault_has_its_own_answers(answers: World) -> None:

@@ -33,7 +33,7 @@ def nothing() -> None:
 
 
 class World:
-    """Where a suite runs its applications. ``close`` it.
+    """Where a suite runs its applications, until ``serve.shutdown``.
 
     Attributes:
         kind: ``local`` or ``processes``, for the few things that differ on purpose.
@@ -84,9 +84,6 @@ class World:
         """Delete every application."""
         for name in serve.status().applications:
             serve.delete(name)
-
-    def close(self) -> None:
-        serve.shutdown()
 
 
 class WebSocket(Protocol):
