@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections import OrderedDict, deque, namedtuple
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum, IntEnum
+from ipaddress import IPv4Address
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import AnyUrl, BaseModel, Field, SecretStr
+from starlette.datastructures import QueryParams
 
 from salver.data.results import JSON, PLAIN, TEXT, encode_result
 
@@ -99,6 +103,12 @@ def test_plain_values(value: object, block: bytes, body: bytes) -> None:
         (UUID(int=5), "00000000-0000-0000-0000-000000000005"),
         (PurePosixPath("/a/b"), "/a/b"),
         (ValueError("text"), "text"),
+        (QueryParams("a=b&c=d&c=e"), {"a": "b", "c": "e"}),
+        (MappingProxyType({"of": Point(1)}), {"of": {"x": 1, "labels": []}}),
+        (IPv4Address("127.0.0.1"), "127.0.0.1"),
+        (AnyUrl("http://a/b"), "http://a/b"),
+        (SecretStr("secret"), "**********"),
+        (re.compile("a+"), "a+"),
         (np.arange(6).reshape(2, 3), [[0, 1, 2], [3, 4, 5]]),
         (np.float32(1.5), 1.5),
         (np.int64(2**53), 2**53),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -73,7 +71,10 @@ class Front:
         return [known(), await self.child.known.remote(), await self.child.known_in_a_thread.remote()]
 
     async def headers(self, request):
-        return dict(request.headers)
+        return request.headers
+
+    async def query(self, request):
+        return request.query_params
 
     async def file(self, request):
         return FileResponse("some.txt")
@@ -160,6 +161,22 @@ class Empty:
 
 empty = Empty.bind()
 
+
+def build():
+    app = FastAPI()
+
+    def child():
+        return serve.get_deployment_handle("Child")
+
+    @app.get("/known")
+    async def child_knows(child=Depends(child)):
+        return await child.known.remote()
+
+    return app
+
+
+without_class = serve.deployment(serve.ingress(build)()).bind(Child.bind())
+
 web = FastAPI()
 
 
@@ -209,7 +226,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, runtime_folder: Path) -> Gener
     (folder / "some.txt").write_text("some text")
     started = SalverRun.start("salver", "run", "known:front", "--port", "0", "--route-prefix", "/front", cwd=folder)
     try:
-        for name in ("by_session", "pools", "blocks", "empty", "with_self"):
+        for name in ("by_session", "pools", "blocks", "empty", "with_self", "without_class"):
             options = ("--instance", started.name, "--name", name, "--route-prefix", f"/{name}", "--non-blocking")
             deployed = started.cli("run", f"known:{name}", *options)
             assert deployed.returncode == 0, deployed.stderr
@@ -242,6 +259,11 @@ def test_headers_that_are_not_for_us_reach_the_application(base: str) -> None:
     sent = {"traceparent": trace, "x-serve-router-key": "k", "x-request-id": "mine"}
     received = requests.get(f"{base}/front/headers", headers=sent, timeout=WITHIN_S).json()
     assert {name: received[name] for name in sent} == sent
+
+
+def test_query_parameters_and_headers_can_be_returned(base: str) -> None:
+    assert requests.get(f"{base}/front/query?a=b&c=d", timeout=WITHIN_S).json() == {"a": "b", "c": "d"}
+    assert requests.get(f"{base}/front/headers", headers={"x-a": "b"}, timeout=WITHIN_S).json()["x-a"] == "b"
 
 
 def test_responses_of_frameworks_are_sent_as_they_are(base: str, tmp_path: Path) -> None:
@@ -292,6 +314,12 @@ def test_an_empty_class_serves_an_application_of_functions(base: str) -> None:
     assert answer("/nowhere") == (404, {"detail": "Not Found"})
     assert answer("/openapi.json")[1]["servers"] == [{"url": "/empty"}]
     assert "/empty/openapi.json" in requests.get(f"{base}/empty/docs", timeout=WITHIN_S).text
+
+
+def test_an_application_of_functions_needs_no_class(run: SalverRun, base: str) -> None:
+    known = requests.get(f"{base}/without_class/known", timeout=WITHIN_S).json()
+    assert (known["route"], known["app_name"]) == ("/without_class", "without_class")
+    assert set(run.status()["applications"]["without_class"]["deployments"]) == {"Child", "ASGIIngressDeployment"}
 
 
 # --- threads and loops --------------------------------------------------------------------------------------
@@ -359,68 +387,6 @@ def test_a_websocket_is_a_request_like_any_other(run: SalverRun) -> None:
     assert (own["is_http_request"], childs["is_http_request"]) == (True, False)
 
 
-def test_a_timeout_below_zero_is_none(salver_run: Callable[..., SalverRun]) -> None:
-    source = """
-import asyncio
-from salver import serve
-
-@serve.deployment
-async def slow():
-    await asyncio.sleep(1.5)
-    return "done"
-
-app = slow.bind()
-"""
-    run = salver_run("slow:app", "--port", "0", "--request-timeout", "0.5", files={"slow.py": source})
-    for value, status in (("-1", 200), ("0", 200), ("0.2", 504)):
-        answer = requests.get(run.url, headers={"x-request-timeout-seconds": value}, timeout=WITHIN_S)
-        assert answer.status_code == status, value
-
-
-def test_what_healthz_says(run_python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    source = """
-import threading
-import time
-from pathlib import Path
-import requests
-from salver import serve
-
-@serve.deployment
-class Slow:
-    def __init__(self, go):
-        while not Path(go).exists():
-            time.sleep(0.01)
-
-    def __call__(self):
-        return "ready"
-
-def health():
-    answer = requests.get(serve.status().instance.url + "-/healthz", timeout=30)
-    return answer.status_code, answer.text
-
-def wait_for(text):
-    deadline = time.monotonic() + 30
-    while health()[1] != text and time.monotonic() < deadline:
-        time.sleep(0.01)
-    print(*health())
-
-serve.start(http_options={"port": 0})
-print(*health())
-deploying = threading.Thread(target=serve.run, args=(Slow.bind(str(Path("go").absolute())),))
-deploying.start()
-wait_for("No replicas are available yet.")
-Path("go").touch()
-wait_for("success")
-deploying.join()
-"""
-    answer = run_python(source)
-    assert answer.stdout.splitlines() == [
-        "503 Route table is not populated yet.",
-        "503 No replicas are available yet.",
-        "200 success",
-    ], answer.stderr
-
-
 def test_a_failed_deployment_answers_503(run: SalverRun, base: str) -> None:
     (run.cwd / "fails.py").write_text("""
 from salver import serve
@@ -441,31 +407,3 @@ app = Fails.bind()
     assert (answer.status, answer.body) == (503, "The application is unavailable.")
     assert answer.headers["retry-after"] == "1"
     assert get(f"{base}/-/healthz").body == "success", "the others go on"
-
-
-def test_healthz_while_the_instance_ends(salver_run: Callable[..., SalverRun], tmp_path: Path) -> None:
-    """To whoever is connected and in the middle of asking: new connections are refused."""
-    (tmp_path / "known.py").write_text(APP)
-    run = salver_run("known:blocks", "--port", "0")
-    mark = tmp_path / "mark"
-    held = get_later(f"{run.url}?mark={mark}")
-    eventually("a request runs", (tmp_path / "mark.began").exists, WITHIN_S)
-    with socket.create_connection(("127.0.0.1", run.port), WITHIN_S) as asking:
-        asking.sendall(b"GET /-/healthz HTTP/1.1\r\nhost: a\r\n")
-        run.interrupt()
-        eventually("new connections are refused", lambda: not accepts(run), WITHIN_S)
-        asking.sendall(b"\r\n")
-        answer = asking.makefile("rb").read()
-    assert answer.startswith(b"HTTP/1.1 503 "), answer
-    assert answer.endswith(b"\r\n\r\nThis node is being drained.")
-    mark.touch()
-    assert held.result(WITHIN_S).status == 200
-    assert run.wait(WITHIN_S) == 0
-
-
-def accepts(run: SalverRun) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", run.port), 1).close()
-    except ConnectionRefusedError:
-        return False
-    return True

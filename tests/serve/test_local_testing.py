@@ -252,6 +252,12 @@ def test_a_stream_is_held_up_and_cancelled_where_its_reader_leaves() -> None:
         answer.read()
 
 
+def test_a_reader_may_leave_before_the_stream_breaks() -> None:
+    start()
+    with serve.local_client().stream("GET", "/breaks") as answer:
+        assert answer.status_code == 200
+
+
 def test_a_session_ends_while_its_client_still_reads() -> None:
     start()
     with serve.local_client(timeout_s=10).stream("GET", "/stream") as answer:

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import json
 from collections import deque
+from collections.abc import Mapping
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
@@ -13,6 +14,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 TEXT = b"content-type: text/plain; charset=utf-8\r\n"
 PLAIN = b"content-type: text/plain\r\n"
@@ -46,6 +48,8 @@ def _jsonable(value: Any) -> Any:
         return value.value
     if isinstance(value, set | frozenset | deque):
         return list(cast("set[Any]", value))
+    if isinstance(value, Mapping):  # query parameters, headers
+        return dict(cast("Mapping[Any, Any]", value))
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, datetime.date | datetime.time):
@@ -68,6 +72,16 @@ def _array_or_table(value: Any) -> Any:
         return value.tolist()
     if hasattr(value, "item"):
         return value.item()
+    return _known_to_pydantic(value)
+
+
+def _known_to_pydantic(value: Any) -> Any:
+    """URLs, addresses, secrets (masked), patterns."""
+    try:
+        if not isinstance(value, complex):
+            return to_jsonable_python(value)
+    except PydanticSerializationError:
+        pass
     raise TypeError(
         f"cannot answer with a {type(value).__module__}.{type(value).__qualname__}: return a str, bytes, None, a "
         "starlette Response or something that JSON can say"

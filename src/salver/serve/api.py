@@ -61,6 +61,9 @@ def start(
     Options are those of the moment at which an instance starts: where this process already has one, or joins one,
     they are ignored with a warning.
 
+    Where the environment forces local testing (see ``run``), nothing is started or joined, and of the options only
+    those of HTTP matter that say how requests are answered.
+
     Args:
         proxy_location: on which machines proxies run; there is one machine, so it has no effect.
         http_options: how the HTTP ingress listens; default ``HTTPOptions()``, which is 127.0.0.1:8000.
@@ -209,10 +212,10 @@ def _wait_until_running(control: Control, name: str) -> None:
 
 
 def local_client(timeout_s: float = 60.0) -> LocalClient:
-    """An HTTP client of the applications that this process runs with ``serve.run(app, local=True)``.
+    """A client (HTTP, WebSockets) of the applications that this process runs with ``serve.run(app, local=True)``.
 
     Args:
-        timeout_s: for one request, in seconds.
+        timeout_s: for one request, or one piece of an answer that is streamed, in seconds.
 
     Raises:
         ServeException: this process runs none.

@@ -15,7 +15,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, overload
 
 from salver.errors import ConfigurationError
 
@@ -27,12 +27,24 @@ Build = Callable[[Any], object]
 """Gives the application for an object of the user's."""
 
 
-def ingress(app: ASGIApp | Callable[[], ASGIApp] | None) -> Callable[[UserClass], UserClass]:
+class Decorate(Protocol):
+    """What ``ingress`` returns: give it a class, or nothing to be given one."""
+
+    @overload
+    def __call__(self, user_class: UserClass, /) -> UserClass: ...
+    @overload
+    def __call__(self) -> type[Any]: ...
+
+
+def ingress(app: ASGIApp | Callable[[], ASGIApp] | None) -> Decorate:
     """Serve HTTP and WebSocket requests to a deployment's class with ``app``; put it below ``@serve.deployment``.
 
     Methods that are routes of a FastAPI application (``@app.get("/")``) get ``self``, and stay ordinary methods for
     handles. Startup, shutdown and lifespan of the application run in each replica; a startup that fails is a
     constructor that fails.
+
+    For an application of functions only, ``serve.deployment(serve.ingress(app)())`` needs no class: the one that it
+    makes takes any arguments, so that other applications can be bound to it.
 
     Args:
         app: a FastAPI application; any other ASGI application; a function that is called without arguments in each
@@ -44,7 +56,9 @@ def ingress(app: ASGIApp | Callable[[], ASGIApp] | None) -> Callable[[UserClass]
     """
     build = _check_app(app)
 
-    def decorate(user_class: UserClass) -> UserClass:
+    def decorate(user_class: type[Any] | None = None, /) -> type[Any]:
+        if user_class is None:
+            user_class = _class_for_functions()
         _check_class(user_class)
         make = build if build is not None else _own_build_method(user_class)
 
@@ -56,7 +70,18 @@ def ingress(app: ASGIApp | Callable[[], ASGIApp] | None) -> Callable[[UserClass]
         marked.__serve_build_asgi_app__ = __serve_build_asgi_app__
         return user_class
 
-    return decorate
+    return cast(Decorate, decorate)
+
+
+def _class_for_functions() -> type[Any]:
+    """A new class each time, since it is going to be marked. Its name becomes the deployment's."""
+
+    class ASGIIngressDeployment:
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.args = args
+            self.kwargs = kwargs
+
+    return ASGIIngressDeployment
 
 
 def for_replica(app: object, instance: object) -> ASGIApp:

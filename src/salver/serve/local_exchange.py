@@ -89,4 +89,4 @@ class LocalExchange:
     async def _close(self) -> None:
         if self._task is not None:
             self._task.cancel()
-            await asyncio.wait({self._task})
+            await asyncio.gather(self._task, return_exceptions=True)

@@ -48,8 +48,8 @@ class LocalWebSocket:
         """Shake hands.
 
         Raises:
-            WebSocketRefused: the application, or Salver for it, answered over HTTP.
-            WebSocketDisconnect: it was accepted and closed at once: code 1013 when it is overloaded or unavailable.
+            WebSocketRefused: the application, or Salver for it, answered over HTTP. Not when it is overloaded or
+                unavailable: then the first ``receive`` says so, with code 1013.
         """
         try:
             self._exchange.start({"type": "websocket.connect"})

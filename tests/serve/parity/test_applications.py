@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 from starlette.requests import Request
 
 from salver import serve
-from salver.serve.deployment import Application
 from salver.serve.exceptions import DeploymentUnavailableError, RayServeException
 from salver.serve.handle import DeploymentHandle
 from salver.serve.metrics import Counter, Histogram
@@ -54,6 +52,7 @@ class Holder:
         return self.values, self.more
 
 
+@serve.deployment
 class Configured:
     """Remembers its configuration."""
 
@@ -105,12 +104,6 @@ class _Keep(logging.Handler):
 
 def result(response: Any) -> Any:
     return response.result(timeout_s=WITHIN_S)
-
-
-def configured(**options: Any) -> Application:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # user_config is said to have no effect yet, though it has
-        return serve.deployment(Configured).options(**options).bind()
 
 
 def test_applications_side_by_side(world: World) -> None:
@@ -196,12 +189,12 @@ def test_constructor_arguments_are_copied_for_each_replica(world: World) -> None
 
 
 def test_user_config(world: World) -> None:
-    world.run(configured(user_config={"threshold": 1}))
+    world.run(Configured.options(user_config={"threshold": 1}).bind())
     assert world.get("/").json() == {"threshold": 1}
-    world.run(configured(user_config={"threshold": 2}))
+    world.run(Configured.options(user_config={"threshold": 2}).bind())
     assert world.get("/").json() == {"threshold": 2}
     with pytest.raises(RuntimeError, match="a negative threshold"):
-        world.run(configured(user_config={"threshold": -1}, max_constructor_retry_count=1))
+        world.run(Configured.options(user_config={"threshold": -1}, max_constructor_retry_count=1).bind())
     assert world.get("/").json() == {"threshold": 2}
 
 

@@ -85,6 +85,7 @@ class Front:
         yield "data: 1\n\n"
         await self.may_go_on.wait()
         yield "data: 2\n\n"
+        self.seen.append("sent all")
 
     async def endless(self, request: Request) -> Response:
         return StreamingResponse(self.endless_pieces())
@@ -174,6 +175,14 @@ def test_a_client_that_does_not_read_holds_up_the_generator_and_one_that_leaves_
         most = settled(handle)
         assert most < 20_000  # kilobytes: the sockets' buffers, where there are any, and two windows
     soon("the generator is stopped", lambda: handle.all_seen.remote().result(timeout_s=30) == ["stopped"])
+
+
+def test_a_request_may_outlive_its_client(world: World) -> None:
+    handle = start(world)
+    with world.stream("/events", headers={"x-request-disconnect-disabled": "?1"}) as answer:
+        assert next(answer.iter_bytes()) == b"data: 1\n\n"
+    handle.go_on.remote().result(timeout_s=30)
+    soon("it is sent to the end", lambda: handle.all_seen.remote().result(timeout_s=30) == ["sent all"])
 
 
 def settled(handle: DeploymentHandle[Any]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import warnings
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -128,13 +127,6 @@ def run_gated(world: World, worker: Deployment[Any]) -> tuple[DeploymentHandle[A
     return handle, serve.get_deployment_handle("Gate", "app")
 
 
-def with_warning(**options: Any) -> Deployment[Any]:
-    """Some of these options say that they have no effect yet, though that is no longer so."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return Worker.options(**options)
-
-
 def test_no_more_than_the_slots_run(world: World) -> None:
     handle, gate = run_gated(world, Worker.options(max_ongoing_requests=3))
     responses = [handle.remote() for _ in range(6)]
@@ -178,7 +170,7 @@ def fill(handle: DeploymentHandle[Any]) -> list[Any]:
 
 def test_http_clients_hear_of_a_full_queue(world: World) -> None:
     options = {"status_code": 429, "retry_after_s": 2.5}
-    worker = with_warning(max_ongoing_requests=1, max_queued_requests=1, backpressure_config=options)
+    worker = Worker.options(max_ongoing_requests=1, max_queued_requests=1, backpressure_config=options)
     _, gate = run_gated(world, worker)
     with ThreadPoolExecutor(8) as threads:
         answers = [threads.submit(world.get, "/") for _ in range(8)]
