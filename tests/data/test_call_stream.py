@@ -150,6 +150,7 @@ def test_a_caller_that_hangs_up_closes_the_generator(kind: str) -> None:
             peer = await scene.peer(replica)
             call(peer, 1, f"endless{kind}")
             await peer.next(Kind.HEAD, 1)
+            await item(peer, 1)  # it has begun: one that has not needs no closing
             peer.hang_up()
             assert await asyncio.to_thread(PARKED.wait, 20)
             await turns()

@@ -245,6 +245,7 @@ def test_a_body_that_was_not_granted_is_not_kept(flags: int) -> None:
             while not caller.transport.closing:  # no turn of the loop: user code has not read a byte
                 caller.send(piece)
                 taken += 1
+                assert taken < 10
             assert taken == (2 if flags else 5)
             await caller.leave()
 

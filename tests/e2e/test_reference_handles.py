@@ -53,6 +53,26 @@ class Clerk:
     async def fail(self) -> None:
         raise LookupError("not kept")
 
+    async def wait_in_the_loop(self) -> str:
+        while not self.released.is_set():
+            await asyncio.sleep(0.01)
+        return "released"
+
+
+@serve.deployment
+class Manager:
+    """Calls the clerk on its own account, and for a request."""
+
+    def __init__(self, clerk: DeploymentHandle[Any]) -> None:
+        self.clerk = clerk
+        self.own = clerk.wait_in_the_loop.remote()
+
+    async def wait(self) -> str:
+        return await self.clerk.wait_in_the_loop.remote()
+
+    async def await_own(self) -> str:
+        return await self.own
+
 
 @serve.deployment(num_replicas=2)
 class Mortal:
@@ -145,6 +165,30 @@ def test_handles_are_shut_down_from_loops_too(clerk: DeploymentHandle[Any]) -> N
         assert not clerk.is_initialized
 
     asyncio.run(use())
+
+
+def test_a_broadcast_is_of_values_whatever_the_handle_streams(run: Run) -> None:
+    clerk = run(Clerk.bind())
+    assert clerk.options(stream=True).broadcast("all_kept").results(timeout_s=WITHIN_S) == [[], []]
+
+    async def results() -> list[Any]:
+        with pytest.raises(TimeoutError):
+            await clerk.broadcast("wait_in_the_loop").results_async(timeout_s=0.1)
+        return await clerk.broadcast("all_kept").results_async(timeout_s=WITHIN_S)
+
+    assert asyncio.run(results()) == [[], []]
+
+
+def test_calls_of_the_constructor_belong_to_no_request(run: Run) -> None:
+    manager = run(Manager.bind(Clerk.options(num_replicas=1, max_ongoing_requests=4).bind()))
+    response = manager.wait.remote()
+    with pytest.raises(TimeoutError):
+        response.result(timeout_s=0.3)
+    response.cancel()
+    with pytest.raises(RequestCancelledError):
+        response.result(timeout_s=WITHIN_S)
+    serve.get_deployment_handle("Clerk", "default").release.remote().result(timeout_s=WITHIN_S)
+    assert manager.await_own.remote().result(timeout_s=WITHIN_S) == "released"
 
 
 def test_a_thread_is_not_interrupted_by_a_cancellation(clerk: DeploymentHandle[Any]) -> None:

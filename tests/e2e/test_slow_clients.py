@@ -1,4 +1,4 @@
-"""Clients that hold connections and say little, and a proxy that runs out of descriptors: everybody else is served."""
+"""Clients that hold connections and say little, and a proxy without descriptors: everybody else is served."""
 
 from __future__ import annotations
 

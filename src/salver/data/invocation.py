@@ -149,7 +149,17 @@ async def _handle_http(user: UserCode, meta: RequestMeta, exchange: HTTPExchange
         block, declared = encode_header_block(result.raw_headers)
         exchange.respond(result.status_code, block, result.body, -1 if declared is None else declared)
     else:
-        await result(scope, exchange.receive, exchange.send)
+        try:
+            await result(scope, exchange.receive, exchange.send)
+        finally:
+            await _close_body(result)
+
+
+async def _close_body(response: Response) -> None:
+    """End a generator that was not taken to its end; else its ``finally`` would wait for the garbage collector."""
+    close = getattr(getattr(response, "body_iterator", None), "aclose", None)
+    if close is not None:
+        await close()
 
 
 async def _handle_websocket(

@@ -22,7 +22,7 @@ class ReplicaSelection:
     """A replica that was chosen, with a place for one call.
 
     Attributes:
-        replica_id: ``app#deployment#suffix``.
+        replica_id: unique within the deployment: ``unique_id`` of its ``ReplicaContext``.
         node_ip: of its machine, which is this one.
         port: None: replicas listen on sockets that only handles can dial.
         node_id, availability_zone: empty and None: there is one machine.
@@ -46,7 +46,9 @@ class ReplicaSelection:
     def send_for(self, key: str) -> _SendHere:
         """How a call of the deployment ``key`` gets there. Raises ValueError when it is another deployment's."""
         if key != self._key:
-            raise ValueError(f"{self.replica_id} is no replica of {key}: dispatch through the handle that chose it")
+            raise ValueError(
+                f"{self._key}#{self.replica_id} is no replica of {key}: dispatch through the handle that chose it"
+            )
         return _SendHere(self._reservation)
 
 
@@ -69,7 +71,7 @@ async def choose_replica(key: str, options: HandleOptions) -> AsyncGenerator[Rep
     site = call_site()
     reservation = await _reserved(site, key, options)
     try:
-        yield ReplicaSelection(reservation.ready.result(), key, reservation)
+        yield ReplicaSelection(reservation.ready.result().rpartition("#")[2], key, reservation)
     finally:
         site.run(reservation.release)
 
