@@ -739,7 +739,7 @@ def test_deadlines_follow_what_is_waited_for() -> None:
         assert client.connection.deadline == before, "the header has one deadline, not one for each byte"
         client.send(b"content-length: 10000\r\n\r\n")
         assert in_seconds(client) == pytest.approx(30, abs=5)
-        client.connection.deadline = 0
+        client.connection._deadline.at = 0
         client.send(b"x" * 100)
         assert client.connection.deadline == 0, "a trickle does not renew it"
         client.send(b"x" * 5000)

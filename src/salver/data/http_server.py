@@ -1,8 +1,8 @@
 """One client's HTTP/1.1 connection at the proxy.
 
 Requests are answered in the order in which they came; while one is being answered, what else has already arrived is
-taken in, up to a bound, and reading pauses. All waiting has a deadline, kept in one attribute and checked by the
-proxy's sweep; a slow client does not renew it byte by byte, but by kilobytes of body.
+taken in, up to a bound, and reading pauses. All waiting has a deadline (``client_deadline``), which the proxy's sweep
+checks.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ import asyncio
 from collections import deque
 from typing import Protocol, cast
 
-from salver.data.client_socket import address, is_connected, reset, unread_bytes
+from salver.data.client_deadline import NEVER, ClientDeadline
+from salver.data.client_socket import address, is_connected, reset
 from salver.data.http1 import BadRequest, HTTPLimits, RequestHead, RequestParser
 from salver.data.http_response import BODYLESS, response_head, stream_framing
 from salver.data.problem import BAD_REQUEST, Problem, too_many_connections
 from salver.data.request_exchange import CLIENT_LEFT, RequestExchange
 
-_NEVER = float("inf")
 _WRITE_BUFFER_BYTES = 64 * 1024
-_LINGER_S = 2.0
-_RENEWED_BY_BYTES = 4096
 _PIPELINED_AT_MOST = 128
 
 
@@ -52,11 +50,10 @@ class HTTPConnection(asyncio.Protocol):
     """The server side of one connection, from accept to close."""
 
     __slots__ = (
-        "_body_since_renewal",
         "_current",
+        "_deadline",
         "_flush_scheduled",
         "_handler",
-        "_head_begun",
         "_limits",
         "_lingering",
         "_loop",
@@ -68,9 +65,7 @@ class HTTPConnection(asyncio.Protocol):
         "_refused",
         "_served",
         "_transport",
-        "_unread",
         "client",
-        "deadline",
         "scheme",
         "server",
     )
@@ -92,13 +87,8 @@ class HTTPConnection(asyncio.Protocol):
         self._flush_scheduled = False
         self._paused_writing = False
         self._lingering = False
-        self._head_begun = False
-        """The deadline is that of a head whose first byte, or the line end before it, has come."""
-        self._unread = 0
-        """Bytes that the client had not read when its deadline as a reader was set."""
-        self._body_since_renewal = 0
         self._served = 0
-        self.deadline = _NEVER
+        self._deadline = ClientDeadline(limits, self._loop)
         self.scheme = handler.scheme
         self.client: tuple[str, int] | None = None
         self.server: tuple[str, int] | None = None
@@ -110,15 +100,15 @@ class HTTPConnection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         self.client = address(transport.get_extra_info("peername"))
         self.server = address(transport.get_extra_info("sockname"))
-        self.deadline = self._loop.time() + self._limits.header_timeout_s
+        self._deadline.of_head()
         self._handler.connection_opened(self)
 
     def data_received(self, data: bytes) -> None:
         if self._lingering:
             return
-        if self._current is None and not self._head_begun:
-            self._head_begun = True
-            self.deadline = self._loop.time() + self._limits.header_timeout_s
+        if self._current is None and not self._deadline.head_begun:
+            self._deadline.head_begun = True
+            self._deadline.of_head()
         try:
             self._parser.feed(data)
         except BadRequest as error:
@@ -129,28 +119,20 @@ class HTTPConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._paused_writing = True
-        self._expect_to_be_read()
+        self._deadline.of_reader(self._transport)
 
     def resume_writing(self) -> None:
         self._paused_writing = False
         if self._current is None:
             self._await_request()
             return
-        self.deadline = _NEVER
+        self._deadline.at = NEVER
         if self._receiving is not None:
             self._renew_body_deadline()
         self._current.client_caught_up()
 
-    def _expect_to_be_read(self) -> None:
-        self._unread = unread_bytes(self._transport)
-        self.deadline = self._loop.time() + self._limits.body_idle_timeout_s
-
     def _await_request(self) -> None:
-        """It is the client's turn; a head that it has begun while it was answered must come to its end."""
-        self._head_begun = not self._parser.between_requests
-        limits = self._limits
-        wait_s = limits.header_timeout_s if self._head_begun else limits.keep_alive_timeout_s
-        self.deadline = self._loop.time() + wait_s
+        self._deadline.of_next_request(begun=not self._parser.between_requests)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._handler.connection_closed(self)
@@ -178,17 +160,13 @@ class HTTPConnection(asyncio.Protocol):
     def body_received(self, chunk: bytes) -> None:
         if self._receiving is not None:
             self._receiving.body_received(chunk)
-            self._body_since_renewal += len(chunk)
-            if self._body_since_renewal >= _RENEWED_BY_BYTES:
+            if self._deadline.has_come(len(chunk)):
                 self._renew_body_deadline()
 
     def _renew_body_deadline(self) -> None:
-        """The client is not late with what we do not read. While it is late with reading, that counts."""
-        self._body_since_renewal = 0
-        if self._paused_writing:
-            return
-        reading = self._transport.is_reading()
-        self.deadline = self._loop.time() + self._limits.body_idle_timeout_s if reading else _NEVER
+        """While the client is late with reading, that counts."""
+        if not self._paused_writing:
+            self._deadline.of_body(reading=self._transport.is_reading())
 
     def request_complete(self) -> None:
         exchange = self._receiving
@@ -196,7 +174,7 @@ class HTTPConnection(asyncio.Protocol):
             return
         self._receiving = None
         if not self._paused_writing:
-            self.deadline = _NEVER
+            self._deadline.at = NEVER
         exchange.body.complete = True
         if exchange is self._current:
             self._begin_or_continue(exchange)
@@ -289,7 +267,7 @@ class HTTPConnection(asyncio.Protocol):
         elif self._current.ends_with_connection:
             reset(self._transport)  # an end would look like the end of the body
         self._current = None
-        self._expect_to_be_read()
+        self._deadline.of_reader(self._transport)
         self._transport.close()
 
     def _head(self, exchange: RequestExchange, status: int, block: bytes, framing: bytes, *, close: bool) -> bytes:
@@ -314,7 +292,7 @@ class HTTPConnection(asyncio.Protocol):
         if close:
             self._parser.close()  # what is in the same packet as the rest of the body is no request
             self._receiving = None
-            self._expect_to_be_read()
+            self._deadline.of_reader(self._transport)
             if exchange.body.complete:
                 self._transport.close()
             else:
@@ -337,7 +315,7 @@ class HTTPConnection(asyncio.Protocol):
         and the client might never see the answer: end our side, and discard what still comes, for a while.
         """
         self._lingering = True
-        self.deadline = self._loop.time() + _LINGER_S
+        self._deadline.of_goodbye()
         if self._transport.can_write_eof():  # TLS cannot end one side: there the answer has a length or 2 s to arrive
             self._transport.write_eof()
         self._transport.resume_reading()
@@ -365,6 +343,11 @@ class HTTPConnection(asyncio.Protocol):
         self._out.clear()
 
     # --- ends -------------------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        """When ``timed_out`` is to be called, on the loop's clock."""
+        return self._deadline.at
 
     @property
     def idle(self) -> bool:
@@ -417,7 +400,7 @@ class HTTPConnection(asyncio.Protocol):
         """There are too many connections: say so and close, without waiting for what the client has to say."""
         self._lingering = True
         self._tell_off(too_many_connections())
-        self.deadline = self._loop.time() + _LINGER_S
+        self._deadline.of_goodbye()
         self._transport.close()
 
     def look_for_client(self) -> bool:
@@ -438,8 +421,8 @@ class HTTPConnection(asyncio.Protocol):
         however slowly, gets more time, and one that has stopped reading is cut off.
         """
         stalled = self._paused_writing or self._transport.is_closing()
-        if stalled and unread_bytes(self._transport) < self._unread:
-            self._expect_to_be_read()
+        if stalled and self._deadline.has_read(self._transport):
+            self._deadline.of_reader(self._transport)
             return
         current = self._current
         sending = self._receiving is not None or not self._parser.between_requests
@@ -455,5 +438,5 @@ class HTTPConnection(asyncio.Protocol):
 
     def close_if_idle(self) -> None:
         if self.idle or self._lingering:
-            self.deadline = self._loop.time() + _LINGER_S  # TLS waits for a goodbye that an idle client may never say
+            self._deadline.of_goodbye()  # for TLS waits for one, which an idle client may never say
             self._transport.close()
