@@ -7,9 +7,9 @@ import io
 from http.client import HTTPResponse
 from typing import Any, cast
 
-from salver.data.http_limits import HTTPLimits
-from salver.data.http_server import HTTPConnection
-from salver.data.request_exchange import RequestExchange
+from salver.data.http.connection import HTTPConnection
+from salver.data.http.exchange import RequestExchange
+from salver.data.http.limits import HTTPLimits
 from salver.wire.frames import END, Buffer, Frame, Kind
 from salver.wire.messages import (
     ErrorKind,

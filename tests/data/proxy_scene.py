@@ -14,10 +14,10 @@ import trustme
 
 from salver.controller.publisher import Publisher
 from salver.data.channel import connect_unix
-from salver.data.http_limits import HTTPLimits
+from salver.data.http.limits import HTTPLimits
+from salver.data.http.options import ProxyOptions, TLSFiles
+from salver.data.http.proxy import Proxy
 from salver.data.load_board import LoadBoard
-from salver.data.proxy import Proxy
-from salver.data.proxy_options import ProxyOptions, TLSFiles
 from salver.wire.snapshot import ApplicationRoute, Snapshot
 
 from .scene import KEY, WITHIN_S, Scene, deployment_route, hello

@@ -19,9 +19,9 @@ import uvloop
 
 from salver.data.channel import Channel, connect_unix
 from salver.data.load_board import LoadBoard
-from salver.data.replica import CONTROLLER, Replica
-from salver.data.replica_link import ReplicaLink
-from salver.data.router import Router
+from salver.data.replica.replica import CONTROLLER, Replica
+from salver.data.routing.replica_link import ReplicaLink
+from salver.data.routing.router import Router
 from salver.records import ApplicationSpec, CodeContext, DeploymentId, DeploymentSpec
 from salver.wire.frames import Frame, FrameDecoder, Kind
 from salver.wire.messages import (

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from salver.data.asgi import HTTPExchange, InvalidASGI, build_scope
 from salver.data.channel import Channel
-from salver.data.http_response import InvalidHeader
+from salver.data.http.response import InvalidHeader
+from salver.data.replica.asgi import HTTPExchange, InvalidASGI, build_scope
 from salver.wire.frames import END, Buffer, Frame, Kind
 from salver.wire.messages import (
     BODY_WINDOW_BYTES,

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from salver.controller.publisher import Publisher
-from salver.data import caller as caller_module
-from salver.data.caller import Caller
 from salver.data.channel import connect_unix
+from salver.data.routing import caller as caller_module
+from salver.data.routing.caller import Caller
 from salver.errors import DeploymentUnavailableError
 from salver.wire.snapshot import ApplicationRoute, ReplicaRoute, Snapshot
 

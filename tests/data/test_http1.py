@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness.bad_requests import BAD_CHUNKS, BAD_HEADS, CHUNKED, GET, POST
-from salver.data.http1 import BadRequest, HTTPLimits, RequestHead, RequestParser
-from salver.data.http_fields import read_fields
+from salver.data.http.fields import read_fields
+from salver.data.http.parser import BadRequest, HTTPLimits, RequestHead, RequestParser
 
 LIMITS = HTTPLimits()
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from salver.data.http1 import BadRequest, HTTPLimits, RequestHead, RequestParser
+from salver.data.http.parser import BadRequest, HTTPLimits, RequestHead, RequestParser
 
 LIMITS = HTTPLimits(request_line=60, header_bytes=150, header_fields=5, body=40)
 

@@ -8,8 +8,8 @@ from http.client import IncompleteRead
 
 import pytest
 
-from salver.data.http_limits import HTTPLimits
-from salver.data.request_exchange import INLINE_BODY_BYTES
+from salver.data.http.exchange import INLINE_BODY_BYTES
+from salver.data.http.limits import HTTPLimits
 from salver.errors import BackPressureError, DeploymentUnavailableError
 from salver.wire.frames import END, Kind
 

@@ -13,7 +13,7 @@ import h11
 from hypothesis import given
 
 from harness.fuzzing import examples
-from salver.data.http1 import BadRequest, HTTPLimits, RequestHead, RequestParser
+from salver.data.http.parser import BadRequest, HTTPLimits, RequestHead, RequestParser
 
 from .client_scene import Client, split_responses
 from .http_scripts import pieces, scripts

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salver.data.http_response import STATUS_LINES, InvalidHeader, encode_header_block, status_line
+from salver.data.http.response import STATUS_LINES, InvalidHeader, encode_header_block, status_line
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -72,7 +72,7 @@ def test_names_that_are_no_tokens_are_refused(name: bytes) -> None:
 def test_names_are_remembered_in_bounded_memory() -> None:
     for number in range(3000):
         assert encode_header_block([(b"x-%d" % number, b"a")])[0] == b"x-%d: a\r\n" % number
-    from salver.data.http_response import _prefixes  # pyright: ignore[reportPrivateUsage]
+    from salver.data.http.response import _prefixes  # pyright: ignore[reportPrivateUsage]
 
     assert len(_prefixes) <= 1024
 

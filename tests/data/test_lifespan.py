@@ -13,9 +13,9 @@ import anyio
 import pytest
 from starlette.applications import Starlette
 
-from salver.data.asgi import InvalidASGI
-from salver.data.hosted_app import HostedApp, leave_to_ingress
-from salver.data.lifespan import Lifespan, LifespanFailed
+from salver.data.replica.asgi import InvalidASGI
+from salver.data.replica.hosted_app import HostedApp, leave_to_ingress
+from salver.data.replica.lifespan import Lifespan, LifespanFailed
 
 from .scene import run
 

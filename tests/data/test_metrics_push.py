@@ -14,11 +14,11 @@ import msgspec
 from data.scene import KEY, Gated, Peer, hello, run, specs, turns
 from salver.controller.metrics_store import MetricsStore
 from salver.controller.publisher import Publisher
-from salver.data.caller import Caller
 from salver.data.channel import Channel, connect_unix
 from salver.data.load_board import LoadBoard
 from salver.data.metrics_push import PUSH_AFTER_S, MetricsPush
-from salver.data.replica import CONTROLLER, Replica
+from salver.data.replica.replica import CONTROLLER, Replica
+from salver.data.routing.caller import Caller
 from salver.telemetry.metrics import FamilySnapshot, Registry
 from salver.wire.frames import Frame, Kind
 from salver.wire.messages import Drain, Initialize, encode

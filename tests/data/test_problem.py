@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from salver.data.http_head import HeadParser, RequestHead
-from salver.data.http_limits import HTTPLimits
-from salver.data.problem import (
+from salver.data.http.head import HeadParser, RequestHead
+from salver.data.http.limits import HTTPLimits
+from salver.data.http.problem import (
     Problem,
     accepts_problem_json,
     application_error,

@@ -11,8 +11,8 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from salver.data import proxy as proxy_module
-from salver.data.http_limits import HTTPLimits
+from salver.data.http import proxy as proxy_module
+from salver.data.http.limits import HTTPLimits
 
 from .client_scene import Client
 from .proxy_scene import ProxyScene, TCPClient, serving

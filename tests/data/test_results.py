@@ -20,7 +20,7 @@ import pytest
 from pydantic import AnyUrl, BaseModel, Field, SecretStr
 from starlette.datastructures import QueryParams
 
-from salver.data.results import JSON, PLAIN, TEXT, encode_result
+from salver.data.replica.results import JSON, PLAIN, TEXT, encode_result
 
 
 class Color(Enum):

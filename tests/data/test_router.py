@@ -8,8 +8,8 @@ from typing import cast
 
 import pytest
 
-from salver.data import replica_link as link_module
-from salver.data.router import Router
+from salver.data.routing import replica_link as link_module
+from salver.data.routing.router import Router
 from salver.errors import BackPressureError, DeploymentUnavailableError
 from salver.wire.frames import Kind
 from salver.wire.snapshot import ReplicaRoute
@@ -159,7 +159,7 @@ def test_a_slot_offered_to_a_caller_with_nothing_to_send_goes_on() -> None:
 
 
 def test_a_caller_that_dies_with_a_reservation_does_not_hold_the_slot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("salver.data.slots._RESERVED_FOR_S", 1000.0)
+    monkeypatch.setattr("salver.data.replica.slots._RESERVED_FOR_S", 1000.0)
 
     async def test() -> None:
         async with Scene() as scene:

@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 
 from salver import serve
-from salver.data import replica_link as link_module
-from salver.data.router import Router
+from salver.data.routing import replica_link as link_module
+from salver.data.routing.router import Router
 from salver.wire.frames import Kind
 from salver.wire.snapshot import ReplicaRoute
 

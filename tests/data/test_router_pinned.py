@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 
-from salver.data.reservation import Reservation
-from salver.data.router import Router
+from salver.data.routing.reservation import Reservation
+from salver.data.routing.router import Router
 from salver.errors import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 from salver.wire.frames import Kind
 from salver.wire.snapshot import ReplicaRoute
@@ -84,7 +84,7 @@ def test_it_waits_for_that_replica_and_goes_before_what_waits_for_any(with_board
 
 
 def test_it_waits_while_the_replica_is_dialled_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("salver.data.replica_link._REDIAL_FIRST_S", 0.001)
+    monkeypatch.setattr("salver.data.routing.replica_link._REDIAL_FIRST_S", 0.001)
 
     async def test() -> None:
         async with Scene() as scene:

@@ -10,9 +10,9 @@ from typing import cast
 import pytest
 from msgspec.structs import replace
 
-from salver.data.replica_link import Exchange
-from salver.data.retry_budget import send_again
-from salver.data.router import Router
+from salver.data.routing.replica_link import Exchange
+from salver.data.routing.retry_budget import send_again
+from salver.data.routing.router import Router
 from salver.errors import BackPressureError
 from salver.wire.snapshot import ReplicaRoute
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from salver.data.user_code import MethodMissing, UnexpectedGenerator, UserCode
+from salver.data.replica.user_code import MethodMissing, UnexpectedGenerator, UserCode
 from salver.wire.payload import dump_definition
 
 from .scene import run

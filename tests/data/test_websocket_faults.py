@@ -10,7 +10,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from salver.data.http_limits import HTTPLimits
+from salver.data.http.limits import HTTPLimits
 from salver.errors import BackPressureError
 
 from .scene import run

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from salver.data.asgi_websocket import WebSocketSession
-from salver.data.http_limits import HTTPLimits
+from salver.data.http.limits import HTTPLimits
+from salver.data.replica.asgi_websocket import WebSocketSession
 from salver.wire.messages import BODY_WINDOW_BYTES, MESSAGE_OVERHEAD_BYTES
 
 from .scene import run

@@ -13,10 +13,10 @@ from starlette.websockets import WebSocket
 
 from salver.controller.publisher import Publisher
 from salver.data.channel import connect_unix
-from salver.data.http_limits import HTTPLimits
+from salver.data.http.limits import HTTPLimits
+from salver.data.http.options import ProxyOptions
+from salver.data.http.proxy import Proxy
 from salver.data.load_board import LoadBoard
-from salver.data.proxy import Proxy
-from salver.data.proxy_options import ProxyOptions
 from salver.wire.messages import PROTOCOL_VERSION, Hello
 from salver.wire.snapshot import ApplicationRoute, DeploymentRoute, ReplicaRoute, Snapshot
 

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "src" / "salver"
 _ROW = re.compile(r"^\| ((?:`[\w/.]+`(?:, )?)+) \|", re.MULTILINE)
-_TITLE = re.compile(r"^\| ((?:`\w+/`(?:, )?)+) \| \|$", re.MULTILINE)
+_TITLE = re.compile(r"^\| ((?:`[\w/]+/`(?:, )?)+) \| \|$", re.MULTILINE)
 
 
 def mapped_modules() -> set[str]:
@@ -19,7 +19,7 @@ def mapped_modules() -> set[str]:
         end = text.find("\n\n", title.end())
         if position + 1 < len(titles):
             end = min(end, titles[position + 1].start())
-        layers = re.findall(r"`(\w+)/`", title[1])
+        layers = re.findall(r"`([\w/]+)/`", title[1])
         for row in _ROW.finditer(text, title.end(), end):
             for name in re.findall(r"`([\w/]+)`", row[1]):
                 found.add(name if len(layers) > 1 else f"{layers[0]}/{name}")

@@ -17,8 +17,8 @@ import pytest
 
 from harness.processes import descendants, living, role
 from harness.waiting import eventually
-from salver.data.http_limits import HTTPLimits
-from salver.data.proxy_options import ProxyOptions
+from salver.data.http.limits import HTTPLimits
+from salver.data.http.options import ProxyOptions
 from salver.engine.local.instance import running_instances
 from salver.engine.local.launcher import launch
 from salver.errors import ConfigurationError, StartupError

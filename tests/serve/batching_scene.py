@@ -9,7 +9,7 @@ from typing import Any
 import uvloop
 
 from salver.data.context import RequestContext, request_context
-from salver.serve.batching import batch
+from salver.serve.batching.decorator import batch
 
 WITHIN_S = 30.0
 NEVER_S = 3600.0

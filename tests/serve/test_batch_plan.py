@@ -10,8 +10,8 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from salver.serve.batch_limits import BatchLimits
-from salver.serve.batch_plan import Batch, BatchPlan, Decision, Pace, Reason, Waiting
+from salver.serve.batching.limits import BatchLimits
+from salver.serve.batching.plan import Batch, BatchPlan, Decision, Pace, Reason, Waiting
 
 
 class Item(Waiting):

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from salver.serve.batch_queue import _queues
-from salver.serve.batching import batch
+from salver.serve.batching.decorator import batch
+from salver.serve.batching.queue import _queues
 from salver.serve.exceptions import RayServeException
 
 from .batching_scene import NEVER_S, Held, requested, run, turns

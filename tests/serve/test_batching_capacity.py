@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from salver.records import CodeContext, DeploymentSpec
-from salver.serve.batching import batch
+from salver.serve.batching.decorator import batch
 from salver.serve.deployment import Deployment, deployment
 from salver.serve.graph import build_application
 

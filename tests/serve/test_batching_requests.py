@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from salver.data.context import ReplicaIdentity, RequestContext, replica_identity, request_context
-from salver.data.draining import announce_drain
+from salver.data.replica.draining import announce_drain
 from salver.errors import RequestTimeoutError
-from salver.serve.batch_queue import _queues
-from salver.serve.batching import batch
+from salver.serve.batching.decorator import batch
+from salver.serve.batching.queue import _queues
 from salver.serve.exceptions import RayServeException
 from salver.telemetry.metrics import registry
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from salver.serve.batching import batch
+from salver.serve.batching.decorator import batch
 from salver.wire.payload import dump_definition, load_definition
 
 from .batching_scene import NEVER_S, run, turns

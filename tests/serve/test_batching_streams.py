@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from salver.errors import RequestTimeoutError, ServeException
-from salver.serve.batch_call import MAX_UNREAD
-from salver.serve.batch_queue import _queues
-from salver.serve.batching import batch
+from salver.serve.batching.call import MAX_UNREAD
+from salver.serve.batching.decorator import batch
+from salver.serve.batching.queue import _queues
 
 from .batching_scene import NEVER_S, requested, run, turns
 

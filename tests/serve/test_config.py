@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from salver.data.http_limits import HTTPLimits
-from salver.data.proxy_options import DEFAULT_PROXY_OPTIONS, ProxyOptions, TLSFiles
+from salver.data.http.limits import HTTPLimits
+from salver.data.http.options import DEFAULT_PROXY_OPTIONS, ProxyOptions, TLSFiles
 from salver.errors import ConfigurationError
 from salver.serve.config import (
     AggregationFunction,

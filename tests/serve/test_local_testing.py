@@ -20,7 +20,7 @@ from starlette.websockets import WebSocketDisconnect
 from salver import serve
 from salver.serve.exceptions import ServeException
 from salver.serve.handle import DeploymentHandle
-from salver.serve.local_websocket import WebSocketRefused
+from salver.serve.local.websocket import WebSocketRefused
 
 uvloop.new_event_loop().close()  # the first loop of a process opens a pipe for good
 

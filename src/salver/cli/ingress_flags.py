@@ -18,8 +18,8 @@ from click.core import ParameterSource
 from msgspec import Struct
 
 from salver.cli.sections import SectionedOption
-from salver.data.http_limits import HTTPLimits
-from salver.data.proxy_options import ROOT_PATH, ProxyOptions, TLSFiles, clean_root_path, is_loopback
+from salver.data.http.limits import HTTPLimits
+from salver.data.http.options import ROOT_PATH, ProxyOptions, TLSFiles, clean_root_path, is_loopback
 
 PASSWORD_VARIABLE = "SALVER_SSL_KEYFILE_PASSWORD"  # noqa: S105 - its name
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}

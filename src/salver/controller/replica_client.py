@@ -6,7 +6,7 @@ import asyncio
 
 from salver.controller.metrics_store import MetricsStore
 from salver.data.channel import Channel, Connect
-from salver.data.replica import CONTROLLER
+from salver.data.replica.replica import CONTROLLER
 from salver.errors import ServeException
 from salver.wire.frames import Frame, Kind
 from salver.wire.messages import PROTOCOL_VERSION, Control, Hello, decode_error, encode

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from threading import get_ident
 from typing import TypeVarTuple, Unpack
 
-from salver.data.caller import Caller
 from salver.data.channel import Connect
 from salver.data.load_board import LoadBoard
+from salver.data.routing.caller import Caller
 from salver.errors import ServeException
 from salver.wire.messages import Hello
 

@@ -20,7 +20,7 @@ import msgspec
 
 from salver.data.channel import Channel
 from salver.data.load_board import LoadBoard
-from salver.data.replica import Replica
+from salver.data.replica.replica import Replica
 from salver.engine.interface import EngineEvent, Exited, ReplicaProcess, Started
 from salver.records import CodeContext
 

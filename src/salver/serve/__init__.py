@@ -10,7 +10,7 @@ from salver.serve.api import (
     start,
     status,
 )
-from salver.serve.batching import batch
+from salver.serve.batching.decorator import batch
 from salver.serve.config import ControllerOptions, HTTPOptions, TracingConfig
 from salver.serve.context import get_replica_context
 from salver.serve.deployment import Application, Deployment, deployment

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from salver.controller.client import Control, ControlRefused, ControlUnreachable
 from salver.data.context import replica_identity
-from salver.data.proxy_options import ProxyOptions
+from salver.data.http.options import ProxyOptions
 from salver.errors import ConfigurationError, ServeException, StartupError
 from salver.records import ApplicationSpec, CodeContext
 from salver.serve.config import (
@@ -23,7 +23,7 @@ from salver.serve.config import (
 from salver.serve.deployment import Application
 from salver.serve.graph import COMPAT_SETUP, build_application
 from salver.serve.handle import DeploymentHandle
-from salver.serve.local_mode import local_testing_is_forced
+from salver.serve.local.mode import local_testing_is_forced
 from salver.serve.schema import ServeStatus, serve_status
 from salver.serve.session import (
     InstanceSession,
@@ -38,7 +38,7 @@ from salver.serve.start_options import http_options_of_start
 from salver.serve.validation import OptionsError
 
 if TYPE_CHECKING:
-    from salver.serve.local_http import LocalClient
+    from salver.serve.local.client import LocalClient
 
 _POLL_S = 30.0
 _DELETE_WITHIN_S = 60.0
@@ -164,7 +164,7 @@ def _session_to_run_in(*, local: bool) -> Session:
 
 
 def _local_session(options: ProxyOptions | None = None) -> Session:
-    from salver.serve.local_testing import start_local_session  # the whole control plane: replicas must not carry it
+    from salver.serve.local.session import start_local_session  # the whole control plane: replicas must not carry it
 
     return start_local_session(options)
 
@@ -220,7 +220,7 @@ def local_client(timeout_s: float = 60.0) -> LocalClient:
     Raises:
         ServeException: this process runs none.
     """
-    from salver.serve.local_http import client_of_this_process
+    from salver.serve.local.client import client_of_this_process
 
     return client_of_this_process(timeout_s)
 

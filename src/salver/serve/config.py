@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Ge, Le, Len
 from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 
-from salver.data.http_limits import HTTPLimits
-from salver.data.proxy_options import ROOT_PATH, ProxyOptions, TLSFiles, clean_root_path, is_loopback
+from salver.data.http.limits import HTTPLimits
+from salver.data.http.options import ROOT_PATH, ProxyOptions, TLSFiles, clean_root_path, is_loopback
 from salver.serve.validation import (
     Allowed,
     Count,

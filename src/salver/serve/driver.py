@@ -8,10 +8,10 @@ import threading
 
 import uvloop
 
-from salver.data.caller import Caller
 from salver.data.channel import connect_unix
 from salver.data.current import CallSite, set_call_site
 from salver.data.load_board import LoadBoard
+from salver.data.routing.caller import Caller
 from salver.engine.local.instance import Instance
 from salver.wire.messages import PROTOCOL_VERSION, Hello
 

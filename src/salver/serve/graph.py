@@ -18,7 +18,7 @@ from typing import Any
 
 from salver.errors import ConfigurationError, SerializationError
 from salver.records import ApplicationSpec, CodeContext, DeploymentId, DeploymentSpec
-from salver.serve.batch_capacity import options_with_room_for_batches
+from salver.serve.batching.capacity import options_with_room_for_batches
 from salver.serve.deployment import Application, Deployment, constructor_signature
 from salver.serve.fingerprint import code_fingerprint, stable_definition
 from salver.serve.handle import DeploymentHandle

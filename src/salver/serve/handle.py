@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, Never, Unp
 import msgspec
 
 from salver.data.current import call_site
-from salver.serve.broadcast import DeploymentBroadcastResponse, begin_broadcast
-from salver.serve.handle_call import begin_call
-from salver.serve.handle_options import HandleOptions, RareHandleOptions, method_name_of
-from salver.serve.handle_typing import P, R, S, Streamed, T_co, Unknown
-from salver.serve.replica_selection import ReplicaSelection, choose_replica
-from salver.serve.response import DeploymentResponse, DeploymentResponseGenerator
+from salver.serve.handles.broadcast import DeploymentBroadcastResponse, begin_broadcast
+from salver.serve.handles.calling import begin_call
+from salver.serve.handles.options import HandleOptions, RareHandleOptions, method_name_of
+from salver.serve.handles.replica_selection import ReplicaSelection, choose_replica
+from salver.serve.handles.response import DeploymentResponse, DeploymentResponseGenerator
+from salver.serve.handles.typing import P, R, S, Streamed, T_co, Unknown
 
 __all__ = [
     "DeploymentBroadcastResponse",

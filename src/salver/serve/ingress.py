@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, overload
 from salver.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from salver.data.lifespan import ASGIApp
+    from salver.data.replica.lifespan import ASGIApp
 
 UserClass = TypeVar("UserClass", bound=type)
 Build = Callable[[Any], object]
@@ -89,7 +89,7 @@ def for_replica(app: object, instance: object) -> ASGIApp:
     if not callable(app):
         raise ConfigurationError(f"@serve.ingress: {app!r} is no ASGI application")
     if is_starlette(app):
-        return import_module("salver.serve.served_app").served_app(app, instance)
+        return import_module("salver.serve.asgi.served_app").served_app(app, instance)
     return cast("ASGIApp", app)
 
 
@@ -109,7 +109,7 @@ def _check_app(app: object) -> Build | None:
             "use it as @serve.ingress(app)"
         )
     if is_starlette(app):
-        import_module("salver.serve.app_pickling").make_apps_picklable()
+        import_module("salver.serve.asgi.app_pickling").make_apps_picklable()
         return lambda _: app
     return (lambda _: app()) if _is_builder(app) else (lambda _: app)
 

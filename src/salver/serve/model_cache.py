@@ -20,8 +20,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
 
-from salver.data.finalizer import finalize
-from salver.data.models import ReplicaModels
+from salver.data.replica.finalizer import finalize
+from salver.data.replica.models import ReplicaModels
 
 logger = logging.getLogger("salver.replica")
 

@@ -11,7 +11,7 @@ from functools import partial, wraps
 from typing import Any, cast, overload
 
 from salver.data.context import request_context
-from salver.data.models import models_of_this_replica
+from salver.data.replica.models import models_of_this_replica
 from salver.serve.model_cache import Loader, ModelCache
 
 

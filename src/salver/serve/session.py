@@ -15,7 +15,7 @@ from salver.engine.local.launcher import LaunchedInstance, launch
 from salver.errors import ServeException
 from salver.serve.config import HTTPOptions
 from salver.serve.driver import Driver
-from salver.serve.local_mode import local_testing_is_forced
+from salver.serve.local.mode import local_testing_is_forced
 
 INSTANCE_FOLDER = "SALVER_INSTANCE_FOLDER"
 """Environment variable by which a replica knows its own instance."""

@@ -20,8 +20,8 @@ from typing import Any, BinaryIO
 import msgspec
 
 from salver import __version__
+from salver.data.http.options import DEFAULT_PROXY_OPTIONS, ProxyOptions, is_loopback
 from salver.data.load_board import create_load_board
-from salver.data.proxy_options import DEFAULT_PROXY_OPTIONS, ProxyOptions, is_loopback
 from salver.engine.local.instance import Instance, InstanceInfo, create_instance
 from salver.errors import ConfigurationError, StartupError
 
@@ -162,7 +162,7 @@ def _check(host: str, options: ProxyOptions) -> None:
     if options.debug and not is_loopback(host):
         raise ConfigurationError(f"debug shows tracebacks to every client: only with a loopback host, not {host!r}")
     if options.tls is not None:
-        from salver.data.tls import server_context  # only who needs TLS carries it
+        from salver.data.http.tls import server_context  # only who needs TLS carries it
 
         server_context(options.tls)
 

@@ -20,12 +20,12 @@ import uvloop
 from salver.data.channel import connect_unix
 from salver.data.context import ReplicaIdentity
 from salver.data.current import serve_calls_from
+from salver.data.http.options import ProxyOptions
+from salver.data.http.proxy import Proxy
 from salver.data.load_board import LoadBoard
 from salver.data.log_attributes import log_attributes
 from salver.data.metrics_push import MetricsPush
-from salver.data.proxy import Proxy
-from salver.data.proxy_options import ProxyOptions
-from salver.data.replica import Replica
+from salver.data.replica.replica import Replica
 from salver.engine.interface import ReplicaProcess
 from salver.engine.local.client import stack_file
 from salver.engine.local.instance import Instance

@@ -26,8 +26,8 @@ from pathlib import Path
 import msgspec
 from setproctitle import setproctitle
 
+from salver.data.http.options import DEFAULT_PROXY_OPTIONS, ProxyOptions
 from salver.data.load_board import SLOTS
-from salver.data.proxy_options import DEFAULT_PROXY_OPTIONS, ProxyOptions
 from salver.engine.interface import Exited, NotStarted, ReplicaProcess, Started
 from salver.engine.local.client import stack_file
 from salver.engine.local.controller_link import ControllerLink

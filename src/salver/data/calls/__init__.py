@@ -1,0 +1,1 @@
+"""Handle calls, from the caller's side."""

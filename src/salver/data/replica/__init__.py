@@ -1,0 +1,1 @@
+"""The replica: slots, user code, and requests in it."""

@@ -1,0 +1,1 @@
+"""Which replica gets a request, who waits, and what is sent again."""

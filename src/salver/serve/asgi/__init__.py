@@ -1,0 +1,1 @@
+"""The user's ASGI application, made ready for one replica."""

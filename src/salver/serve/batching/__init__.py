@@ -1,0 +1,5 @@
+"""``@serve.batch``: many calls, one execution."""
+
+from salver.serve.batching.decorator import batch
+
+__all__ = ["batch"]

@@ -1,0 +1,1 @@
+"""What handles are made of."""

@@ -1,0 +1,1 @@
+"""Local testing mode: everything in one process."""
