@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from salver.data.context import replica_identity, request_context
-from salver.data.replica.replica import slots as slots_module
+from salver.data.replica import slots as slots_module
 from salver.wire.frames import END, Kind
 from salver.wire.messages import (
     CallMeta,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from salver.data.replica.replica import asgi_websocket
+from salver.data.replica import asgi_websocket
 
 from .scene import run
 from .websocket_scene import (

@@ -42,7 +42,8 @@ async def plain_app(scope: Any, receive: Any, send: Any) -> None:
 
 
 def test_frameworks_are_imported_by_the_users_code_alone() -> None:
-    check = "import sys, salver.serve, salver.data.replica.replica; print({'fastapi', 'starlette.applications'} & {*sys.modules})"
+    imports = "import sys, salver.serve, salver.data.replica.replica"
+    check = f"{imports}; print({{'fastapi', 'starlette.applications'}} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "set()\n"
 
