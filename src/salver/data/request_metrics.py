@@ -38,7 +38,7 @@ _answered: dict[tuple[str, str, str, int], _Answered] = {}
 
 def http_started() -> None:
     """A request's head has come. Every one must end with ``http_answered``."""
-    _http_ongoing.series().inc()
+    _http_ongoing.series().add()
 
 
 def http_answered(route: str, method: str, application: str, status: int, seconds: float) -> None:
@@ -52,11 +52,11 @@ def http_answered(route: str, method: str, application: str, status: int, second
     """
     key = (route, method, application, status)
     ongoing, requests, latency, errors = _answered.get(key) or _find_answered(key)
-    ongoing.inc(-1)
-    requests.inc()
-    latency.observe(seconds * 1000)
+    ongoing.add(-1)
+    requests.add()
+    latency.add(seconds * 1000)
     if errors is not None:
-        errors.inc()
+        errors.add()
 
 
 def _find_answered(key: tuple[str, str, str, int]) -> _Answered:
@@ -101,11 +101,11 @@ class ReplicaRequests:
         self._tags = (identity.deployment, identity.replica_id, identity.app_name)
         self._processing = _processing.series(self._tags)
         self._routes: dict[str, tuple[Value, Distribution]] = {}
-        _starts.series(self._tags).inc()
+        _starts.series(self._tags).add()
 
     def call_started(self) -> None:
         """A slot is taken. Every one must end with ``call_ended``."""
-        self._processing.inc()
+        self._processing.add()
 
     def call_ended(self, route: str, seconds: float, exception_type: str = "") -> None:
         """The slot is free again.
@@ -115,13 +115,13 @@ class ReplicaRequests:
             seconds: since it started.
             exception_type: name of the class that the user's code raised, empty when it did not.
         """
-        self._processing.inc(-1)
+        self._processing.add(-1)
         calls, latency = self._routes.get(route) or self._find_route(route)
-        latency.observe(seconds * 1000)
+        latency.add(seconds * 1000)
         if exception_type:
-            _failed_calls.series((*self._tags, route, exception_type)).inc()
+            _failed_calls.series((*self._tags, route, exception_type)).add()
         else:
-            calls.inc()
+            calls.add()
 
     def _find_route(self, route: str) -> tuple[Value, Distribution]:
         tags = (*self._tags, route)
