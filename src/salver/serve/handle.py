@@ -13,11 +13,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, Never, Unpack, overload
 
 import msgspec
 
-from salver.data.current import call_site
+from salver.data.current import CallSite, call_site, on_first_call
 from salver.serve.handles.broadcast import DeploymentBroadcastResponse, begin_broadcast
 from salver.serve.handles.calling import begin_call
 from salver.serve.handles.options import HandleOptions, RareHandleOptions, method_name_of
@@ -32,6 +33,16 @@ __all__ = [
     "DeploymentResponseGenerator",
     "ReplicaSelection",
 ]
+
+
+def _connect() -> CallSite:
+    """In a process that is not ours: reach the instance that it has started, or the one that runs."""
+    session = import_module("salver.serve.session")  # not before: replicas have all of this file, and never need it
+    site: CallSite = session.connected_session().call_site()
+    return site
+
+
+on_first_call(_connect)
 
 
 class _Shared:

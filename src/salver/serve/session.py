@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from salver.controller.client import Control, ControlClient
-from salver.data.current import CallSite, on_first_call
+from salver.data.current import CallSite
 from salver.engine.local.instance import Instance, find_instance, stop_instance
 from salver.engine.local.launcher import LaunchedInstance, launch
 from salver.errors import ServeException
@@ -145,5 +145,4 @@ def adopt_session(session: Session) -> Session:
     return session
 
 
-on_first_call(lambda: connected_session().call_site())
 atexit.register(close_session)
