@@ -14,6 +14,7 @@ from typing import Protocol, cast
 from salver.data.http.client_deadline import NEVER, ClientDeadline
 from salver.data.http.client_socket import address, is_connected, reset
 from salver.data.http.exchange import CLIENT_LEFT, RequestExchange
+from salver.data.http.joined_writes import JoinedWrites
 from salver.data.http.parser import BadRequest, HTTPLimits, RequestHead, RequestParser
 from salver.data.http.problem import BAD_REQUEST, Problem, too_many_connections
 from salver.data.http.response import BODYLESS, response_head, stream_framing
@@ -52,12 +53,11 @@ class HTTPConnection(asyncio.Protocol):
     __slots__ = (
         "_current",
         "_deadline",
-        "_flush_scheduled",
         "_handler",
+        "_joined",
         "_limits",
         "_lingering",
         "_loop",
-        "_out",
         "_parser",
         "_paused_writing",
         "_pipeline",
@@ -83,8 +83,7 @@ class HTTPConnection(asyncio.Protocol):
         self._pipeline: deque[RequestExchange] = deque()
         self._refused: BadRequest | None = None
         """What is wrong with the request behind those of the pipeline."""
-        self._out: list[bytes] = []
-        self._flush_scheduled = False
+        self._joined: JoinedWrites = cast(JoinedWrites, None)
         self._paused_writing = False
         self._lingering = False
         self._served = 0
@@ -97,6 +96,7 @@ class HTTPConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._joined = JoinedWrites(self._transport, self._loop)
         self._transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         self.client = address(transport.get_extra_info("peername"))
         self.server = address(transport.get_extra_info("sockname"))
@@ -247,21 +247,21 @@ class HTTPConnection(asyncio.Protocol):
         framing = stream_framing(status, declared, exchange.head.http_version)
         exchange.ends_with_connection = framing.ends_with_connection
         exchange.closes = self._closes_after(exchange) or framing.ends_with_connection
-        self._write_soon(self._head(exchange, status, block, framing.line, close=exchange.closes))
+        self._joined.add(self._head(exchange, status, block, framing.line, close=exchange.closes))
         return framing.chunked and exchange.head.method != "HEAD"
 
     def write_piece(self, data: bytes) -> None:
         """Part of a streamed response; pieces of one turn of the loop leave together."""
-        self._write_soon(data)
+        self._joined.add(data)
 
     def stream_ended(self, exchange: RequestExchange) -> None:
-        self._flush()
+        self._joined.flush()
         self._answered(exchange, close=exchange.closes or not exchange.body.complete)
 
     def abort(self) -> None:
         """Cut the connection: the client must not take what it has for the whole."""
         self._parser.close()
-        self._flush()
+        self._joined.flush()
         if self._current is None:  # nothing is being said: no goodbye, either
             self._transport.abort()
         elif self._current.ends_with_connection:
@@ -329,18 +329,6 @@ class HTTPConnection(asyncio.Protocol):
             self._begin_or_continue(exchange)
         else:
             self._begin_if_large(exchange)
-
-    def _write_soon(self, data: bytes) -> None:
-        self._out.append(data)
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flush_scheduled = False
-        if self._out and not self._transport.is_closing():
-            self._transport.write(b"".join(self._out))
-        self._out.clear()
 
     # --- ends -------------------------------------------------------------------------------------------
 

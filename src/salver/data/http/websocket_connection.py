@@ -19,6 +19,7 @@ from typing import Protocol
 
 from salver.data.http.connection import HTTPConnection
 from salver.data.http.exchange import RequestExchange
+from salver.data.http.joined_writes import JoinedWrites
 from salver.data.http.limits import HTTPLimits
 from salver.data.http.problem import unavailable
 from salver.data.http.response import BODYLESS, response_head, stream_framing
@@ -102,8 +103,6 @@ class WebSocketConnection(asyncio.Protocol):
         self._parse_scheduled = False
         self._ended = False
         """Our side of the connection has ended."""
-        self._out: list[bytes] = []
-        self._flush_scheduled = False
         self._paused_writing = False
         self._pings_unread = 0
         """Pings answered since the client stopped reading the answers."""
@@ -118,6 +117,7 @@ class WebSocketConnection(asyncio.Protocol):
         self.server = http.server
         self.exchange = WebSocketExchange(self, request)
         self._transport = http.hand_over()
+        self._joined = JoinedWrites(self._transport, self._loop)
         handler.connection_opened(self)
         self._transport.set_protocol(self)
         if not self._transport.is_closing():
@@ -190,7 +190,7 @@ class WebSocketConnection(asyncio.Protocol):
     def _take(self, protocol: WebSocketProtocol, step: bytes) -> None:
         pings = protocol.pings
         messages = protocol.receive(step)
-        self._write_soon(protocol.output())
+        self._joined.add(protocol.output())
         if self._phase is _Phase.OPEN:
             for payload, text in messages:
                 self.exchange.message_received(payload, text=text)
@@ -230,14 +230,14 @@ class WebSocketConnection(asyncio.Protocol):
         self._phase = _Phase.OPEN
         self.deadline = self._loop.time() + self._limits.websocket_ping_s
         own = b"" if b"x-request-id:" in block else self.exchange.extra_lines
-        self._write_soon(self.protocol.accept(block + own))
+        self._joined.add(self.protocol.accept(block + own))
         if self._handler.draining:
             self.close_if_idle()
 
     def write_message(self, payload: bytes, *, text: bool) -> None:
         assert self.protocol is not None
         self.protocol.send(payload, text=text)
-        self._write_soon(self.protocol.output())
+        self._joined.add(self.protocol.output())
 
     def close(self, code: int, reason: str) -> None:
         """Close; the client has a while to answer that."""
@@ -246,7 +246,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._phase = _Phase.CLOSING
         self.deadline = self._loop.time() + _CLOSE_S
         self.protocol.close(code, reason)
-        self._write_soon(self.protocol.output())
+        self._joined.add(self.protocol.output())
         self._held_back = False  # what comes now goes nowhere, but the client's close is among it
         self._parse()
 
@@ -254,16 +254,16 @@ class WebSocketConnection(asyncio.Protocol):
         """Answer the handshake over HTTP."""
         body = b"" if status in BODYLESS else body
         framing = b"" if status in BODYLESS else b"content-length: %d\r\n" % len(body)
-        self._write_soon(self._head(status, block, framing) + body)
+        self._joined.add(self._head(status, block, framing) + body)
         self._end()
 
     def write_head(self, exchange: RequestExchange, status: int, block: bytes, declared: int) -> bool:
         """The head of such an answer whose body streams: not in chunks, since the connection ends with it."""
-        self._write_soon(self._head(status, block, stream_framing(status, declared, "1.0").line))
+        self._joined.add(self._head(status, block, stream_framing(status, declared, "1.0").line))
         return False
 
     def write_piece(self, data: bytes) -> None:
-        self._write_soon(data)
+        self._joined.add(data)
 
     def stream_ended(self, exchange: RequestExchange) -> None:
         self._end()
@@ -271,19 +271,6 @@ class WebSocketConnection(asyncio.Protocol):
     def _head(self, status: int, block: bytes, framing: bytes) -> bytes:
         lines = self.exchange.extra_lines
         return response_head(status, block, framing, self._handler.date_line, lines, "1.1", close=True)
-
-    def _write_soon(self, data: bytes) -> None:
-        if data:
-            self._out.append(data)
-        if self._out and not self._flush_scheduled:
-            self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flush_scheduled = False
-        if self._out and not self._transport.is_closing():
-            self._transport.write(b"".join(self._out))
-        self._out.clear()
 
     # --- ends -------------------------------------------------------------------------------------------
 
@@ -293,7 +280,7 @@ class WebSocketConnection(asyncio.Protocol):
         """
         self._phase = _Phase.CLOSING
         self.deadline = self._loop.time() + _LINGER_S
-        self._flush()
+        self._joined.flush()
         if self._ended or self._transport.is_closing():
             return
         self._ended = True
@@ -307,7 +294,7 @@ class WebSocketConnection(asyncio.Protocol):
         assert self.protocol is not None
         self._phase = _Phase.CLOSING
         self.protocol.fail(code, reason)
-        self._write_soon(self.protocol.output())
+        self._joined.add(self.protocol.output())
         self._end()
         self.exchange.client_closed(told, "")
 
@@ -339,7 +326,7 @@ class WebSocketConnection(asyncio.Protocol):
         self.deadline = self._loop.time() + self._limits.websocket_pong_s
         if not self._paused_writing:
             self.protocol.ping()
-            self._write_soon(self.protocol.output())
+            self._joined.add(self.protocol.output())
 
     def close_if_idle(self) -> None:
         """The proxy drains. An open WebSocket has no end to wait for; a handshake has, and is closed after it."""
