@@ -1,7 +1,7 @@
 """The flags of the HTTP ingress: where it listens, TLS, limits. The command gets them as one record.
 
 They become ``ProxyOptions`` without a detour through ``HTTPOptions``: the process of ``salver run`` lives as long as
-the application and does not carry pydantic. What both check is in ``data.proxy_options``.
+the application and does not carry pydantic. What both check is in ``data.http.options``.
 """
 
 from __future__ import annotations

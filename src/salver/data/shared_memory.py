@@ -12,10 +12,10 @@ is the file that was meant, and maps each buffer. What it gives out is read-only
 
 Lifetime. The sender keeps the descriptor until the receiver has opened the file:
 
-* arguments: until their call has ended, since it may be sent to several replicas (``data.call``);
+* arguments: until their call has ended, since it may be sent to several replicas (``data.calls.call``);
 * results and items: until the caller says RELEASE or its channel breaks (``data.channel``). The caller's link says
-  it for every such frame, wanted or not (``data.replica_link``). An item is opened when it comes and mapped when it
-  is taken; what waits is bounded by the stream's credit, in which the shared bytes count.
+  it for every such frame, wanted or not (``data.routing.replica_link``). An item is opened when it comes and mapped
+  when it is taken; what waits is bounded by the stream's credit, in which the shared bytes count.
 
 A process holds at most 256 of them, and 1 GiB unless it is a single one; what comes on top goes through the socket,
 and so does everything where the kernel refuses. Both ends must be in the same pid namespace, with ``/proc`` mounted.

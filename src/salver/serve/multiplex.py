@@ -1,6 +1,6 @@
 """Many models on one replica: ``@serve.multiplexed`` turns a loader into a cache of what it loads (``model_cache``).
 
-Routers learn which models a replica holds (``data.models``) and prefer it for requests with that model id.
+Routers learn which models a replica holds (``data.replica.models``) and prefer it for requests with that model id.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ _SHORTEST_S = 0.001  # on the wire 0 means no deadline
 
 
 class Client(Protocol):
-    """What a request needs of the connection that it came by (``http_server.HTTPConnection``)."""
+    """What a request needs of the connection that it came by (``connection.HTTPConnection``)."""
 
     scheme: str
     client: tuple[str, int] | None

@@ -6,7 +6,7 @@ is checked here:
 
 * that its reading is ours: as many fields as lines, and a request line that is exactly ``method SP target SP
   version``. It would take more spaces, ``RTSP/1.1``, and whatever state an earlier request left in it;
-* version, limits, target, and what single fields say (``http_fields``).
+* version, limits, target, and what single fields say (``fields``).
 
 Two readings of the same bytes are how a request hides inside another one (request smuggling), so every doubt
 is a refusal.

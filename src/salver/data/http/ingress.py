@@ -57,9 +57,7 @@ class Ingress:
         prefix, route = found
         exchange.route = prefix or "/"
         exchange.root_path = self._options.root_path + prefix
-        if (
-            self._outside
-        ):  # as clients see it: ASGI has the path that was stripped in `path` as well as in `root_path`
+        if self._outside:  # ASGI wants what was stripped in ``path`` as well as in ``root_path``
             exchange.head = replace(exchange.head, target=self._outside + exchange.head.target)
         exchange.app = route.name
         self._limit(exchange, route)

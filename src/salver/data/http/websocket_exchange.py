@@ -37,7 +37,7 @@ _REASON_AT_MOST = 123  # a control frame has 125 bytes, two of them are the code
 
 
 class WebSocketClient(Client, Protocol):
-    """What a WebSocket needs of the connection that it came by (``websocket_server.WebSocketConnection``)."""
+    """What a WebSocket needs of the connection that it came by (``websocket_connection.WebSocketConnection``)."""
 
     @property
     def draining(self) -> bool:

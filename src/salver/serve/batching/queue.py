@@ -1,6 +1,6 @@
 """The calls of a batched function on one event loop: they wait here, and their batches are tasks of this loop.
 
-``batch_plan`` decides; a queue tells it what happens, sets its alarm clock, and runs what it closes. It looks at the
+``plan`` decides; a queue tells it what happens, sets its alarm clock, and runs what it closes. It looks at the
 plan once in each turn of the loop, so calls made in the same turn meet in a batch even with a wait of 0.
 
 There is a queue for each event loop and each object whose method the function is (and for each replica, where tests
