@@ -8,6 +8,7 @@ from collections.abc import Callable
 import requests
 
 from harness.instance import SalverRun
+from harness.waiting import eventually
 
 APPS = '''
 from starlette.applications import Starlette
@@ -112,7 +113,8 @@ def test_a_plain_asgi_function(salver_run: Callable[..., SalverRun]) -> None:
         assert answer.text.endswith("q=1|200000|")
         for path in ("half", "silent"):
             assert client.get(f"{run.url}/{path}").status_code == 500
-    assert run.output().count("InvalidASGI: the application returned before it had answered") == 2
+    logged = "InvalidASGI: the application returned before it had answered"
+    eventually("both are in the log", lambda: run.output().count(logged) == 2)
 
 
 def test_a_class_that_builds_its_own(salver_run: Callable[..., SalverRun]) -> None:

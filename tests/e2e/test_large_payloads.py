@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
@@ -43,6 +44,7 @@ def shared_memory_of(pid: int | str) -> tuple[int, int]:
 @serve.deployment(max_ongoing_requests=8)
 class Store:
     def __init__(self) -> None:
+        gc.disable()  # nothing may wait for it
         self.entered = 0
 
     def pid(self) -> int:
@@ -50,6 +52,9 @@ class Store:
 
     def total(self, array: Array) -> tuple[int, bool]:
         return int(array.sum()), array.flags.writeable
+
+    def collect(self) -> None:
+        gc.collect()
 
     def give(self, size: int) -> Array:
         return np.ones(size, dtype=np.uint8)
@@ -78,8 +83,13 @@ class Store:
 
 
 @pytest.fixture
-def store(instance_url: str) -> DeploymentHandle[Any]:
-    return serve.run(Store.bind())
+def store(instance_url: str) -> Iterator[DeploymentHandle[Any]]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield serve.run(Store.bind())
+    finally:
+        gc.enable()
 
 
 def assert_all_freed(store: DeploymentHandle[Any]) -> None:
@@ -102,6 +112,9 @@ def test_arguments_and_results(store: DeploymentHandle[Any]) -> None:
 
 def test_tensors(store: DeploymentHandle[Any]) -> None:
     torch = pytest.importorskip("torch")
+    store.same.remote(torch.ones(1)).result(timeout_s=WITHIN_S)
+    store.collect.remote().result(timeout_s=WITHIN_S)  # importing torch leaves cycles, with frames of ours in them
+    gc.collect()
     tensor = torch.arange(1_000_000, dtype=torch.float32).reshape(1000, 1000)
     sent = [tensor.t(), tensor.to(torch.bfloat16), torch.nn.Parameter(tensor)]
     result = store.same.remote(sent).result(timeout_s=WITHIN_S)

@@ -166,8 +166,12 @@ class OutgoingCall:
 
     def raise_error(self) -> None:
         """Raise what it ended with, if that was an error."""
-        if self._error is not None:
-            raise self._error.with_traceback(None)  # not those of all who have waited before
+        error = self._error
+        if error is not None:
+            try:
+                raise error.with_traceback(None)  # not those of all who have waited before
+            finally:
+                del self, error  # the traceback refers to this frame: no cycle, which would keep the user's values
 
     # --- waiting ----------------------------------------------------------------------------------------
 
@@ -275,8 +279,12 @@ class Call(OutgoingCall):
 
     def outcome(self) -> Any:
         """The answer of a call that is ``done``: its value, or what it raised."""
-        self.raise_error()
-        return self._value
+        if self._error is None:
+            return self._value
+        try:
+            self.raise_error()
+        finally:
+            del self
 
     def frame_received(self, frame: Frame) -> None:
         if self.done:

@@ -1,4 +1,8 @@
-"""One request in user code: called, awaited, answered, whatever it does."""
+"""One request in user code: called, awaited, answered, whatever it does.
+
+No function here keeps an exception in a variable beyond its ``except`` clause: the exception refers to its traceback,
+that to the function's frame, and so the request's arguments, gigabytes perhaps, would wait for the garbage collector.
+"""
 
 from __future__ import annotations
 
@@ -78,10 +82,7 @@ async def invoke_call(invocation: Invocation, user: UserCode, identity: ReplicaI
         result = await user.call(meta.method, args, kwargs)
         payload = dump_value(result, f"the result of {user.name}.{meta.method}", share)
     except BaseException as raised:  # noqa: BLE001 - SystemExit and friends end the request, not the replica
-        error = tamed(raised)
-        if not _was_cancelled(error):
-            invocation.exception_type = type(error).__name__
-            _send_error(invocation, error)
+        _call_failed(invocation, tamed(raised))
     else:
         invocation.channel.send_value(Kind.RESPONSE, invocation.stream, payload)
 
@@ -109,14 +110,7 @@ async def invoke_http(
             await _handle_http(user, meta, exchange)
         exchange.check_finished()
     except BaseException as raised:  # noqa: BLE001 - as above
-        error = tamed(raised)
-        if invocation.abandoned:
-            return
-        invocation.exception_type = type(error).__name__
-        failure = _http_failure(error)
-        if failure.kind != ErrorKind.BACKPRESSURE:
-            _log_failure(what, failure.traceback or failure.message)
-        exchange.fail(failure)
+        _http_failed(invocation, exchange, what, tamed(raised))
 
 
 def _enter_request(identity: ReplicaIdentity, meta: CallMeta | RequestMeta, route: str, *, is_http: bool) -> None:
@@ -170,6 +164,22 @@ async def _handle_websocket(
     session = WebSocketSession(exchange, invocation.channel, invocation.stream)
     invocation.exchange = session
     await serve_websocket(user.asgi_app, meta, session)
+
+
+def _call_failed(invocation: Invocation, error: BaseException) -> None:
+    if not _was_cancelled(error):
+        invocation.exception_type = type(error).__name__
+        _send_error(invocation, error)
+
+
+def _http_failed(invocation: Invocation, exchange: HTTPExchange, what: str, error: BaseException) -> None:
+    if invocation.abandoned:
+        return
+    invocation.exception_type = type(error).__name__
+    failure = _http_failure(error)
+    if failure.kind != ErrorKind.BACKPRESSURE:
+        _log_failure(what, failure.traceback or failure.message)
+    exchange.fail(failure)
 
 
 def _http_failure(error: BaseException) -> ErrorMeta:

@@ -197,6 +197,7 @@ class Replica:
         self._running.pop((invocation.channel, invocation.stream), None)
         if invocation.task is not None:
             self._tasks.discard(invocation.task)
+            invocation.task = None  # it refers to its context variables, and those to the invocation
         self._slots.give_back()
         if self._draining:
             self._check_drained()

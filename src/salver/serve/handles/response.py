@@ -42,7 +42,10 @@ class DeploymentResponse(Generic[R_co]):
         call = self._call
         if not call.done:
             yield from call.arrival().__await__()
-        return call.outcome()
+        try:
+            return call.outcome()
+        finally:
+            del self, call  # what it raises must not refer, through this frame, to the call that keeps it
 
     def result(self, *, timeout_s: float | None = None) -> R_co:
         """Wait for the value in a thread without a running loop.
@@ -60,7 +63,10 @@ class DeploymentResponse(Generic[R_co]):
         call = self._call
         if not call.done:
             call.wait(timeout_s)
-        return call.outcome()
+        try:
+            return call.outcome()
+        finally:
+            del self, call  # as above
 
     def cancel(self) -> None:
         """Ask for the call to be cancelled, from any thread; returns at once. Does nothing when it has ended.
