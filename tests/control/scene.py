@@ -21,7 +21,8 @@ from salver.control.events import (
     StartReplica,
     Tick,
 )
-from salver.records import ApplicationSpec, ApplicationView, DeploymentId, DeploymentSpec, DeploymentView
+from salver.records import ApplicationSpec, DeploymentId, DeploymentSpec
+from salver.views import ApplicationView, DeploymentView
 
 WALL_CLOCK_OFFSET = 1_000_000.0
 
@@ -73,7 +74,7 @@ class Scene:
             jitter=lambda: 1.0,
             wall_clock_offset=WALL_CLOCK_OFFSET,
         )
-        self.first_commands = self.send(recover or Recover(target=(), processes=()))
+        self.first_commands = self.send(recover or Recover(target=Target(), processes=()))
 
     def send(self, event: Event) -> list[Command]:
         commands = self.cluster.handle(event, self.now)

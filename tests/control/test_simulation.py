@@ -29,7 +29,8 @@ from salver.control.events import (
     SaveTarget,
     Tick,
 )
-from salver.records import ApplicationSpec, ApplicationView, DeploymentView
+from salver.records import ApplicationSpec, Target
+from salver.views import ApplicationView, DeploymentView
 from salver.wire.snapshot import ApplicationRoute
 
 MAX_STEPS_TO_QUIET = 500
@@ -53,7 +54,7 @@ class ClusterMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.engine = HostileEngine()
-        self.saved: tuple[ApplicationSpec, ...] = ()
+        self.saved = Target()
         self.now = 0.0
         self.sound = True
         self.epochs = itertools.count(1)
@@ -97,7 +98,7 @@ class ClusterMachine(RuleBasedStateMachine):
 
     def check_capacity(self, commands: list[Command]) -> None:
         """No drain leaves less serving than is wanted: only crashes cost capacity."""
-        wanted = {str(d.id): d.num_replicas for app in self.saved for d in app.deployments}
+        wanted = {str(d.id): d.num_replicas for app in self.saved.applications for d in app.deployments}
         serving = {route.key: len(route.replicas) for route in self.cluster.snapshot().deployments}
         for replica_id in drains(commands):
             key = replica_id.rpartition("#")[0]
@@ -112,20 +113,20 @@ class ClusterMachine(RuleBasedStateMachine):
             for name, (version, number) in plans.items()
         ]
         spec = application_spec(*deployments, route_prefix=prefix)
-        if conflicting_application(spec, self.cluster.target()) is None:
+        if conflicting_application(spec, self.cluster.target().applications) is None:
             self.handle(DeployApplication(spec))
 
-    @precondition(lambda self: self.saved)
+    @precondition(lambda self: self.saved.applications)
     @rule(choice=CHOICE, number=st.integers(0, 4))
     def scale(self, choice: int, number: int) -> None:
-        app = chosen(self.saved, choice)
+        app = chosen(self.saved.applications, choice)
         scaled = tuple(replace(deployment, num_replicas=number) for deployment in app.deployments)
         self.handle(DeployApplication(replace(app, deployments=scaled)))
 
-    @precondition(lambda self: self.saved)
+    @precondition(lambda self: self.saved.applications)
     @rule(choice=CHOICE)
     def delete(self, choice: int) -> None:
-        self.handle(DeleteApplication(chosen(self.saved, choice).name))
+        self.handle(DeleteApplication(chosen(self.saved.applications, choice).name))
 
     # --- the engine, hostile ---
 
@@ -195,8 +196,8 @@ class ClusterMachine(RuleBasedStateMachine):
 
     def check_final_state(self) -> None:
         views = self.cluster.views(self.now)
-        assert tuple(view.name for view in views) == tuple(app.name for app in self.saved)
-        for view, spec in zip(views, self.saved, strict=True):
+        assert tuple(view.name for view in views) == tuple(app.name for app in self.saved.applications)
+        for view, spec in zip(views, self.saved.applications, strict=True):
             self.check_application(view, spec)
         shown = {r.replica_id for view in views for d in view.deployments for r in d.replicas}
         assert shown == set(self.engine.processes), "a process that belongs to nothing, or one that is not there"

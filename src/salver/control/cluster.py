@@ -28,14 +28,14 @@ from salver.control.events import (
     ReplicaInitialized,
     SaveTarget,
     StartFailed,
-    Tick,
 )
 from salver.control.fleet import Fleet
 from salver.control.invariants import check_invariants
 from salver.control.replica import Replica, Signal, State
 from salver.control.routing_table import routing_table
 from salver.control.status import application_view
-from salver.records import ApplicationSpec, ApplicationView, DeploymentSpec
+from salver.records import ApplicationSpec, DeploymentSpec, Target
+from salver.views import ApplicationView
 from salver.wire.snapshot import Snapshot
 
 
@@ -104,16 +104,16 @@ class Cluster:
         """The routing table as last published; version 0, and empty, before the first."""
         return self._snapshot
 
-    def target(self) -> tuple[ApplicationSpec, ...]:
+    def target(self) -> Target:
         """What is wanted: the content of SaveTarget."""
-        return tuple(a.spec for a in self._applications.values() if not a.deleting)
+        return Target(tuple(a.spec for a in self._applications.values() if not a.deleting))
 
     # --- the event ---
 
     def _apply(self, event: Event, now: float) -> list[Command]:
         match event:
             case Recover(target=target, processes=processes):
-                return self._recover(target, processes, now)
+                return self._recover(target.applications, processes, now)
             case DeployApplication(spec=spec):
                 return self._deploy(spec, now)
             case DeleteApplication(name=name):
@@ -129,7 +129,7 @@ class Cluster:
                 return self._outcome(replica_id, Signal.INITIALIZE_FAILED, error, now)
             case ProcessExited(replica_id=replica_id, cause=cause):
                 return self._outcome(replica_id, Signal.EXITED, cause, now)
-            case Tick():
+            case _:
                 return []
 
     def _recover(
@@ -168,7 +168,7 @@ class Cluster:
     def _new_application(self, spec: ApplicationSpec, now: float) -> Application:
         return Application(self._fleet, self._jitter, spec, now + self._wall_clock_offset)
 
-    def _save_if_changed(self, before: tuple[ApplicationSpec, ...]) -> list[Command]:
+    def _save_if_changed(self, before: Target) -> list[Command]:
         target = self.target()
         return [SaveTarget(target)] if target != before else []
 
@@ -217,7 +217,9 @@ class Cluster:
 
     def _prefixes_wanted_by_others(self, name: str) -> frozenset[str]:
         return frozenset(
-            spec.route_prefix for spec in self.target() if spec.name != name and spec.route_prefix is not None
+            spec.route_prefix
+            for spec in self.target().applications
+            if spec.name != name and spec.route_prefix is not None
         )
 
     def _publish(self) -> list[Command]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from salver.records import ApplicationSpec, DeploymentId, DeploymentSpec
+from salver.records import ApplicationSpec, DeploymentId, DeploymentSpec, GpuShares, Target
+from salver.views import Happening
 from salver.wire.snapshot import Snapshot
 
 # --- events ---------------------------------------------------------------------------------------------
@@ -26,6 +27,25 @@ class DeleteApplication(Struct, frozen=True):
     name: str
 
 
+class RollBack(Struct, frozen=True):
+    """The user wants the last good version of this application again; nothing happens when there is none."""
+
+    name: str
+
+
+class ScaleDeployment(Struct, frozen=True):
+    """Somebody outside has decided on a number of replicas; it stays until the next one, or the next deploy."""
+
+    deployment: DeploymentId
+    num_replicas: int
+
+
+class SetCapacity(Struct, frozen=True):
+    """How much of every number of replicas is wanted, 0 to 100 percent; None is all."""
+
+    percent: float | None
+
+
 class FoundProcess(Struct, frozen=True):
     """A replica process that was already running when this controller started."""
 
@@ -35,12 +55,13 @@ class FoundProcess(Struct, frozen=True):
     slot: int
     pid: int
     address: str
+    gpus: GpuShares = ()
 
 
 class Recover(Struct, frozen=True):
     """The first event of a controller that was restarted: the saved target and the processes that run."""
 
-    target: tuple[ApplicationSpec, ...]
+    target: Target
     processes: tuple[FoundProcess, ...]
 
 
@@ -77,6 +98,73 @@ class InitializeFailed(Struct, frozen=True):
     error: str
 
 
+class ReplicaReconfigured(Struct, frozen=True):
+    """ReconfigureReplica came to an end; ``error`` holds the user's traceback, empty when it worked."""
+
+    replica_id: str
+    error: str = ""
+
+
+class HealthChecked(Struct, frozen=True):
+    """A ``check_health`` of the user's came to an end; ``error`` says how it failed, empty when it did not."""
+
+    replica_id: str
+    error: str = ""
+
+
+class ReplicaSilent(Struct, frozen=True):
+    """The replica takes no requests for now, although its process lives: hung, stopped, or its loop is blocked.
+
+    Attributes:
+        reason: for people.
+        hung: not even its control thread answers, so it is killed unless it comes back soon.
+    """
+
+    replica_id: str
+    reason: str
+    hung: bool
+
+
+class ReplicaResponsive(Struct, frozen=True):
+    """A replica that was silent is back."""
+
+    replica_id: str
+
+
+class ReplicaWorn(Struct, frozen=True):
+    """The replica works, and is to be replaced without losing a request; ``reason`` is for people."""
+
+    replica_id: str
+    reason: str
+
+
+class Load(Struct, frozen=True):
+    """Requests of one deployment: that wait in callers, and that replicas run."""
+
+    queued: float
+    running: float
+
+
+class LoadSampled(Struct, frozen=True):
+    """How busy every autoscaled deployment is, by ``app#deployment``."""
+
+    loads: dict[str, Load]
+
+
+class PolicyDecided(Struct, frozen=True):
+    """A policy of the user's has been asked.
+
+    Attributes:
+        replicas: how many it wants, by ``app#deployment``; those that it says nothing about stay as they are.
+        error: why it could not decide; empty when it could.
+        deployments: for whom it was asked.
+    """
+
+    deployments: tuple[str, ...]
+    replicas: dict[str, int]
+    error: str = ""
+
+
 class ProcessExited(Struct, frozen=True):
     """The process is gone; ``cause`` is for people: ``killed by SIGKILL``, ``exited with code 1``."""
 
@@ -91,11 +179,21 @@ class Tick(Struct, frozen=True):
 Event = (
     DeployApplication
     | DeleteApplication
+    | RollBack
+    | ScaleDeployment
+    | SetCapacity
     | Recover
     | ProcessStarted
     | StartFailed
     | ReplicaInitialized
     | InitializeFailed
+    | ReplicaReconfigured
+    | HealthChecked
+    | ReplicaSilent
+    | ReplicaResponsive
+    | ReplicaWorn
+    | LoadSampled
+    | PolicyDecided
     | ProcessExited
     | Tick
 )
@@ -109,6 +207,7 @@ class StartReplica(Struct, frozen=True):
     replica_id: str
     slot: int
     deployment: DeploymentSpec
+    gpus: GpuShares = ()
 
 
 class InitializeReplica(Struct, frozen=True):
@@ -121,6 +220,16 @@ class InitializeReplica(Struct, frozen=True):
     address: str
     application: ApplicationSpec
     deployment: DeploymentSpec
+    rank: int = -1
+
+
+class ReconfigureReplica(Struct, frozen=True):
+    """Tell a replica its new settings. Outcome: ReplicaReconfigured."""
+
+    replica_id: str
+    address: str
+    deployment: DeploymentSpec
+    rank: int = -1
 
 
 class DrainReplica(Struct, frozen=True):
@@ -145,7 +254,15 @@ class Publish(Struct, frozen=True):
 class SaveTarget(Struct, frozen=True):
     """Make the target durable before anything that follows from it happens."""
 
-    target: tuple[ApplicationSpec, ...]
+    target: Target
 
 
-Command = StartReplica | InitializeReplica | DrainReplica | KillReplica | Publish | SaveTarget
+class Note(Struct, frozen=True):
+    """Something that operators want to know of later."""
+
+    happening: Happening
+
+
+Command = (
+    StartReplica | InitializeReplica | ReconfigureReplica | DrainReplica | KillReplica | Publish | SaveTarget | Note
+)

@@ -9,7 +9,7 @@ from msgspec import Struct
 from salver.control.application import Application
 from salver.control.deployment import Deployment, Goal, Membership
 from salver.control.replica import Replica, State
-from salver.records import ApplicationView, DeploymentView, ReplicaView
+from salver.views import ApplicationView, DeploymentView, ReplicaView
 
 _REPLICA_STATES = {
     State.STARTING: "STARTING",

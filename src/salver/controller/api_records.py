@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from salver.engine.local.instance import InstanceInfo
-from salver.records import ApplicationView
+from salver.views import ApplicationView
 
 
 class StatusAnswer(Struct, frozen=True):

@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from salver.errors import StartupError
-from salver.records import ApplicationSpec
+from salver.records import Target
 
 _GENERATIONS_KEPT = 3
 _SCHEMA = """
@@ -20,15 +20,15 @@ CREATE TABLE IF NOT EXISTS target (
     generation INTEGER PRIMARY KEY AUTOINCREMENT, format INTEGER NOT NULL, body BLOB NOT NULL
 )
 """
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Checkpoint(Protocol):
     """Where the target is kept."""
 
-    def save(self, target: tuple[ApplicationSpec, ...]) -> None: ...
+    def save(self, target: Target) -> None: ...
 
-    def load(self) -> tuple[ApplicationSpec, ...]: ...
+    def load(self) -> Target: ...
 
     def close(self) -> None: ...
 
@@ -53,7 +53,7 @@ class SQLiteCheckpoint:
             self._database.close()
             raise StartupError(f"the state file {path} cannot be used: {error}") from error
 
-    def save(self, target: tuple[ApplicationSpec, ...]) -> None:
+    def save(self, target: Target) -> None:
         with self._database:
             self._database.execute("BEGIN IMMEDIATE")
             cursor = self._database.execute(
@@ -63,7 +63,7 @@ class SQLiteCheckpoint:
             self._database.execute("DELETE FROM target WHERE generation <= ?", (newest - _GENERATIONS_KEPT,))
             self._database.execute("COMMIT")
 
-    def load(self) -> tuple[ApplicationSpec, ...]:
+    def load(self) -> Target:
         try:
             row = self._database.execute(
                 "SELECT format, body FROM target ORDER BY generation DESC LIMIT 1"
@@ -71,11 +71,11 @@ class SQLiteCheckpoint:
         except sqlite3.DatabaseError as error:
             raise StartupError(f"the state file {self._path} is damaged: {error}") from error
         if row is None:
-            return ()
+            return Target()
         if row[0] != _FORMAT:
             raise StartupError(f"the state file {self._path} has format {row[0]}, this version reads {_FORMAT}")
         try:
-            return msgspec.msgpack.decode(row[1], type=tuple[ApplicationSpec, ...])
+            return msgspec.msgpack.decode(row[1], type=Target)
         except msgspec.DecodeError as error:
             raise StartupError(f"the state file {self._path} is damaged: {error}") from error
 
@@ -87,12 +87,12 @@ class MemoryCheckpoint:
     """A checkpoint that lives as long as its owner."""
 
     def __init__(self) -> None:
-        self._target: tuple[ApplicationSpec, ...] = ()
+        self._target: Target = Target()
 
-    def save(self, target: tuple[ApplicationSpec, ...]) -> None:
+    def save(self, target: Target) -> None:
         self._target = target
 
-    def load(self) -> tuple[ApplicationSpec, ...]:
+    def load(self) -> Target:
         return self._target
 
     def close(self) -> None:

@@ -11,7 +11,8 @@ import msgspec
 
 from salver.controller.api_records import StatusAnswer
 from salver.errors import ServeException
-from salver.records import ApplicationSpec, ApplicationView
+from salver.records import ApplicationSpec
+from salver.views import ApplicationView
 
 _TIMEOUT_S = 90.0
 _AWAY_AT_MOST_S = 5.0

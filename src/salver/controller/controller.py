@@ -38,8 +38,9 @@ from salver.controller.replica_client import ReplicaClient, ReplicaGone, Replica
 from salver.data.channel import Connect
 from salver.engine.interface import Engine, EngineEvent, Exited, NotStarted, ReplicaProcess, Started
 from salver.errors import ServeException
-from salver.records import ApplicationSpec, ApplicationView
+from salver.records import ApplicationSpec
 from salver.telemetry.metrics import registry
+from salver.views import ApplicationView
 from salver.wire.messages import Drain
 
 logger = logging.getLogger("salver.controller")
@@ -119,7 +120,7 @@ class Controller:
 
     def deploy(self, spec: ApplicationSpec) -> None:
         """Accept an application. Raises PrefixTaken."""
-        holder = conflicting_application(spec, self._cluster.target())
+        holder = conflicting_application(spec, self._cluster.target().applications)
         if holder is not None:
             raise PrefixTaken(
                 f'Prefix {spec.route_prefix} is being used by application "{holder}". '

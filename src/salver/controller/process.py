@@ -13,6 +13,7 @@ from salver.controller.controller import Controller
 from salver.data.channel import connect_unix
 from salver.engine.local.client import LocalEngine
 from salver.engine.local.instance import Instance
+from salver.records import Capacity
 
 
 async def main(
@@ -33,7 +34,7 @@ async def main(
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, terminated.set)
     controller = Controller(
-        engine=LocalEngine(link, instance.folder, on_lost=terminated.set),
+        engine=LocalEngine(link, instance.folder, on_lost=terminated.set, capacity=Capacity()),
         checkpoint=SQLiteCheckpoint(instance.checkpoint),
         connect=connect_unix,
         key=key,

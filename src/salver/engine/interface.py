@@ -7,7 +7,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from salver.records import DeploymentId
+from salver.records import Capacity, DeploymentId, GpuShares, LoggingSpec
 
 
 class ReplicaProcess(Struct, frozen=True):
@@ -18,6 +18,8 @@ class ReplicaProcess(Struct, frozen=True):
         deployment, version: what it serves; only the controller cares.
         slot: its place on the load board.
         pid, address: known once it runs; the address can be dialled from then on.
+        gpus: those that it may see, none when it has reserved none.
+        logging: how it logs, None for as the instance.
     """
 
     replica_id: str
@@ -26,6 +28,8 @@ class ReplicaProcess(Struct, frozen=True):
     slot: int
     pid: int = 0
     address: str = ""
+    gpus: GpuShares = ()
+    logging: LoggingSpec | None = None
 
 
 class Started(Struct, frozen=True, tag=True):
@@ -66,6 +70,10 @@ class Engine(Protocol):
 
     async def processes(self) -> list[ReplicaProcess]:
         """Every replica process that runs now."""
+        ...
+
+    def capacity(self) -> Capacity:
+        """What there is for replicas to reserve, over all of its machines."""
         ...
 
     async def proxy_pids(self) -> list[int]:

@@ -22,9 +22,11 @@ from salver.data.channel import Channel
 from salver.data.load_board import LoadBoard
 from salver.data.replica.replica import Replica
 from salver.engine.interface import EngineEvent, Exited, ReplicaProcess, Started
-from salver.records import CodeContext
+from salver.records import Capacity, CodeContext
 
 logger = logging.getLogger("salver.engine")
+
+UNLIMITED = Capacity(num_cpus=1e6, gpus=tuple(range(1024)), memory=1e18)
 
 Accept = Callable[[], asyncio.Protocol]
 
@@ -148,6 +150,10 @@ class MemoryEngine:
 
     async def processes(self) -> list[ReplicaProcess]:
         return [life.process for life in self._running.values()]
+
+    def capacity(self) -> Capacity:
+        """Everything: reservations are for processes."""
+        return UNLIMITED
 
     async def proxy_pids(self) -> list[int]:
         return []

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from salver.controller.api_records import StatusAnswer
-from salver.records import ApplicationView, DeploymentView
+from salver.views import ApplicationView, DeploymentView
 
 
 class ApplicationStatus(StrEnum):

@@ -27,8 +27,9 @@ A handle call that streams is answered with HEAD and one DATA per item. A WebSoc
 ``ws`` or ``wss``: HEAD accepts it, every BODY and DATA is one message, and END carries the close code.
 
 On stream 0: HELLO (first, from the dialler), WAIT / READY / DECLINE (slots), GOAWAY (draining), MODELS (which
-multiplexed models the replica holds), METRICS (to the controller), RELEASE (a received value is no longer in the
-sender's shared memory), SNAPSHOT (routing), and CONTROL with its RESPONSE or ERROR on a stream of its own.
+multiplexed models the replica holds), RELEASE (a received value is no longer in the sender's shared memory), SNAPSHOT
+(routing), and CONTROL with its RESPONSE or ERROR on a stream of its own. To the controller: METRICS, DEMAND (what
+waits in a caller), REPORT (a replica wants to be replaced).
 """
 
 from __future__ import annotations
@@ -71,6 +72,8 @@ class Kind(IntEnum):
     MODELS = 18
     METRICS = 19
     RELEASE = 20
+    DEMAND = 21
+    REPORT = 22
 
 
 KINDS = frozenset(int(kind) for kind in Kind)

@@ -137,11 +137,16 @@ class CloseMeta(Struct, frozen=True, array_like=True, omit_defaults=True):
 
 
 class Initialize(Struct, frozen=True, tag=True, array_like=True):
-    """Construct the user's object. Asked again for the same version it answers as before and does nothing."""
+    """Construct the user's object. Asked again for the same version it answers as before and does nothing.
+
+    Attributes:
+        rank: the replica's number among its deployment's, from 0; -1 for none.
+    """
 
     replica_id: str
     application: ApplicationSpec
     deployment: DeploymentSpec
+    rank: int = -1
 
 
 class Constructed(Struct, frozen=True, array_like=True):
@@ -149,16 +154,50 @@ class Constructed(Struct, frozen=True, array_like=True):
 
     Attributes:
         docs_path: where the ingress serves its own documentation, below the route prefix; empty for nowhere.
+        checks_health: the class has a ``check_health``; it has passed once.
+        records_stats: the class has a ``record_autoscaling_stats``.
     """
 
     docs_path: str = ""
+    checks_health: bool = False
+    records_stats: bool = False
+
+
+class Reconfigure(Struct, frozen=True, tag=True, array_like=True):
+    """Be as this says from now on; the version, and so the definition, is the one that it has.
+
+    ``user_config`` or ``rank`` changed: the class's ``reconfigure`` is called, and what it raises is the answer.
+    """
+
+    deployment: DeploymentSpec
+    rank: int = -1
+
+
+class CheckHealth(Struct, frozen=True, tag=True, array_like=True):
+    """Call the class's ``check_health``; what it raises is the answer."""
+
+
+class RecordStats(Struct, frozen=True, tag=True, array_like=True):
+    """Call the class's ``record_autoscaling_stats``; the answer's metadata is its dict of numbers, as msgpack."""
 
 
 class Drain(Struct, frozen=True, tag=True, array_like=True):
     """Take nothing new, finish what runs, exit."""
 
 
-Control = Initialize | Drain
+Control = Initialize | Reconfigure | CheckHealth | RecordStats | Drain
+
+
+class Worn(Struct, frozen=True, tag=True, array_like=True):
+    """REPORT: the replica works, and should be replaced; why, for people."""
+
+    reason: str
+
+
+Report = Worn
+
+Demand = dict[str, int]
+"""DEMAND: requests that wait in one caller for a free slot, by ``app#deployment``; all that are above 0."""
 
 encode = msgspec.msgpack.Encoder().encode
 
@@ -171,6 +210,8 @@ _close = msgspec.msgpack.Decoder(CloseMeta)
 _models = msgspec.msgpack.Decoder(tuple[str, ...])
 _hello = msgspec.msgpack.Decoder(Hello)
 _control: msgspec.msgpack.Decoder[Control] = msgspec.msgpack.Decoder(Control)
+_report: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
+_demand: msgspec.msgpack.Decoder[Demand] = msgspec.msgpack.Decoder(Demand)
 _credit = struct.Struct("<I")
 
 decode_call = _call.decode
@@ -181,6 +222,8 @@ decode_constructed = _constructed.decode
 decode_close = _close.decode
 decode_models = _models.decode
 decode_hello = _hello.decode
+decode_report = _report.decode
+decode_demand = _demand.decode
 
 
 def decode_control(data: bytes) -> Control:

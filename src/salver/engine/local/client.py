@@ -22,6 +22,7 @@ from salver.engine.local.link import (
     encode_message,
 )
 from salver.errors import StartupError
+from salver.records import Capacity
 
 logger = logging.getLogger("salver.engine")
 
@@ -35,9 +36,11 @@ class LocalEngine(asyncio.Protocol):
         link: the inherited end of the socket pair.
         folder: the instance's folder, where stacks are dumped.
         on_lost: called when the supervisor has ended the conversation.
+        capacity: what this machine has for replicas.
     """
 
-    def __init__(self, link: socket.socket, folder: Path, on_lost: Callable[[], None]) -> None:
+    def __init__(self, link: socket.socket, folder: Path, on_lost: Callable[[], None], capacity: Capacity) -> None:
+        self._capacity = capacity
         self._link = link
         self._folder = folder
         self._on_lost = on_lost
@@ -58,6 +61,9 @@ class LocalEngine(asyncio.Protocol):
 
     async def processes(self) -> list[ReplicaProcess]:
         return list((await self._list()).processes)
+
+    def capacity(self) -> Capacity:
+        return self._capacity
 
     async def proxy_pids(self) -> list[int]:
         return list((await self._list()).proxy_pids)

@@ -47,9 +47,10 @@ from salver.data.routing.caller import Caller
 from salver.engine.local.instance import InstanceInfo
 from salver.engine.memory import MemoryEngine, MemoryNetwork
 from salver.errors import ServeException
-from salver.records import ApplicationSpec, ApplicationView
+from salver.records import ApplicationSpec
 from salver.serve.session import Session, adopt_session
 from salver.telemetry.logs import add_record_attributes
+from salver.views import ApplicationView
 from salver.wire.messages import PROTOCOL_VERSION, Hello
 
 logger = logging.getLogger("salver.serve")
