@@ -42,6 +42,8 @@ class ScalingView(Struct, frozen=True):
         desired: what the policy says, before delays.
         decisions: the last ones, oldest first.
         error: why the policy cannot decide; empty when it can.
+        requests: queued and running, summed up over the look-back period: what the policy sees.
+        low, high: the bounds, after the target capacity.
     """
 
     status: str
@@ -50,6 +52,9 @@ class ScalingView(Struct, frozen=True):
     desired: int
     decisions: tuple[ScalingDecision, ...] = ()
     error: str = ""
+    requests: float = 0.0
+    low: int = 0
+    high: int = 0
 
 
 class ScalingDecision(Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 from salver.control.cluster import Cluster
 from salver.control.events import (
@@ -13,18 +14,22 @@ from salver.control.events import (
     Event,
     InitializeReplica,
     KillReplica,
+    Note,
     ProcessExited,
     ProcessStarted,
     Publish,
+    ReconfigureReplica,
     Recover,
     ReplicaInitialized,
+    ReplicaReconfigured,
     StartReplica,
     Tick,
 )
-from salver.records import ApplicationSpec, DeploymentId, DeploymentSpec
-from salver.views import ApplicationView, DeploymentView
+from salver.records import ApplicationSpec, Capacity, DeploymentId, DeploymentSpec, Target
+from salver.views import ApplicationView, DeploymentView, Happening
 
 WALL_CLOCK_OFFSET = 1_000_000.0
+MACHINE = Capacity(num_cpus=4, gpus=(0, 1), memory=2**34)
 
 
 def deployment_spec(
@@ -36,6 +41,7 @@ def deployment_spec(
     graceful_shutdown_timeout_s: float = 20.0,
     max_constructor_failures: int = 3,
     max_queued_requests: int = -1,
+    **others: Any,
 ) -> DeploymentSpec:
     return DeploymentSpec(
         id=DeploymentId(app, name),
@@ -46,6 +52,7 @@ def deployment_spec(
         startup_timeout_s=startup_timeout_s,
         graceful_shutdown_timeout_s=graceful_shutdown_timeout_s,
         max_constructor_failures=max_constructor_failures,
+        **{"rolling_update_fraction": 1.0, **others},
     )
 
 
@@ -65,7 +72,7 @@ def application_spec(
 class Scene:
     """Replicas are named r0, r1, … in the order of their starts; jitter is at its most."""
 
-    def __init__(self, *, recover: Recover | None = None, now: float = 100.0) -> None:
+    def __init__(self, *, recover: Recover | None = None, now: float = 100.0, capacity: Capacity = MACHINE) -> None:
         self.now = now
         numbers = itertools.count()
         self.cluster = Cluster(
@@ -73,13 +80,21 @@ class Scene:
             new_suffix=lambda: f"r{next(numbers)}",
             jitter=lambda: 1.0,
             wall_clock_offset=WALL_CLOCK_OFFSET,
+            capacity=capacity,
         )
+        self.notes: list[Happening] = []
+        self.told: dict[str, int] = {}
         self.first_commands = self.send(recover or Recover(target=Target(), processes=()))
 
     def send(self, event: Event) -> list[Command]:
+        """What the cluster says, but for its notes, which are in ``notes``."""
         commands = self.cluster.handle(event, self.now)
         self.cluster.validate()
-        return commands
+        self.notes += [command.happening for command in commands if isinstance(command, Note)]
+        self.told |= {
+            command.replica_id: command.number for command in commands if isinstance(command, ReconfigureReplica)
+        }
+        return [command for command in commands if not isinstance(command, Note)]
 
     def wait(self, seconds: float) -> list[Command]:
         """Let time pass and tick at each deadline on the way, as the shell does."""
@@ -117,6 +132,10 @@ class Scene:
             self.started(replica_id)
             commands += self.send(ReplicaInitialized(replica_id))
         return commands
+
+    def reconfigured(self, replica_id: str, error: str = "") -> list[Command]:
+        """The answer to what it was told last."""
+        return self.send(ReplicaReconfigured(replica_id, self.told[replica_id], error))
 
     def exited(self, *replica_ids: str, cause: str = "killed by SIGKILL") -> list[Command]:
         commands: list[Command] = []

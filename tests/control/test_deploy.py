@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from scene import (
+    MACHINE,
     WALL_CLOCK_OFFSET,
     Scene,
     address_of,
@@ -30,6 +31,7 @@ from salver.control.events import (
     StartReplica,
     Tick,
 )
+from salver.records import Target
 from salver.wire.snapshot import ApplicationRoute, DeploymentRoute, ReplicaRoute, Snapshot
 
 R0 = "shop#model#r0"
@@ -44,16 +46,17 @@ def test_a_deployment_from_deploy_to_deletion() -> None:
 
     empty = DeploymentRoute("shop#model", (), max_ongoing_requests=5, max_queued_requests=-1)
     assert scene.send(DeployApplication(app)) == [
-        SaveTarget((app,)),
+        SaveTarget(Target((app,))),
         StartReplica(R0, slot=0, deployment=spec),
         Publish(Snapshot(7, 2, (shop,), (empty,))),
     ]
-    assert scene.send(ProcessStarted(R0, pid=5, address="unix:/r0")) == [InitializeReplica(R0, "unix:/r0", app, spec)]
+    initialize = InitializeReplica(R0, "unix:/r0", app, spec, 0)
+    assert scene.send(ProcessStarted(R0, pid=5, address="unix:/r0")) == [initialize]
     full = DeploymentRoute("shop#model", (ReplicaRoute(R0, "unix:/r0", 0),), 5, -1)
     assert scene.send(ReplicaInitialized(R0)) == [Publish(Snapshot(7, 3, (shop,), (full,)))]
     assert scene.view().status == "RUNNING"
 
-    assert scene.delete() == [SaveTarget(()), DrainReplica(R0, "unix:/r0"), Publish(Snapshot(7, 4, (), ()))]
+    assert scene.delete() == [SaveTarget(Target()), DrainReplica(R0, "unix:/r0"), Publish(Snapshot(7, 4, (), ()))]
     assert scene.view().status == "DELETING"
     assert scene.exited(R0, cause="exited with code 0") == []
     assert scene.cluster.views(scene.now) == ()
@@ -61,13 +64,13 @@ def test_a_deployment_from_deploy_to_deletion() -> None:
 
 
 def test_the_first_event_must_be_recover_and_only_the_first() -> None:
-    cluster = Cluster(epoch=1, new_suffix=lambda: "x", jitter=lambda: 0.0)
+    cluster = Cluster(epoch=1, new_suffix=lambda: "x", jitter=lambda: 0.0, capacity=MACHINE)
     with pytest.raises(AssertionError, match="Recover comes first"):
         cluster.handle(Tick(), 0.0)
 
     scene = Scene()
     with pytest.raises(AssertionError, match="Recover comes first"):
-        scene.send(Recover((), ()))
+        scene.send(Recover(Target(), ()))
 
 
 def test_a_fresh_controller_publishes_its_empty_table_once() -> None:
@@ -98,7 +101,8 @@ def test_a_light_change_reaches_the_routers_and_restarts_nothing() -> None:
     route = DeploymentRoute("shop#model", (ReplicaRoute(R0, address_of(R0), 0),), 5, 9)
     shop = ApplicationRoute("shop", "/", "model")
     snapshot = Snapshot(7, 4, (shop,), (route,))
-    assert commands == [SaveTarget((application_spec(changed),)), Publish(snapshot)]
+    before = application_spec(deployment_spec())
+    assert commands == [SaveTarget(Target((application_spec(changed),), last_good=(before,))), Publish(snapshot)]
     assert scene.cluster.snapshot() == snapshot
 
 
@@ -200,8 +204,8 @@ def test_a_slot_is_free_again_when_its_process_is_gone() -> None:
 
 def test_a_taken_suffix_is_drawn_again() -> None:
     suffixes = iter(["same", "same", "other"])
-    cluster = Cluster(epoch=1, new_suffix=lambda: next(suffixes), jitter=lambda: 0.0)
-    cluster.handle(Recover((), ()), 0.0)
+    cluster = Cluster(epoch=1, new_suffix=lambda: next(suffixes), jitter=lambda: 0.0, capacity=MACHINE)
+    cluster.handle(Recover(Target(), ()), 0.0)
 
     commands = cluster.handle(DeployApplication(application_spec(deployment_spec(num_replicas=2))), 0.0)
 
@@ -209,8 +213,8 @@ def test_a_taken_suffix_is_drawn_again() -> None:
 
 
 def test_a_suffix_that_never_varies_is_reported() -> None:
-    cluster = Cluster(epoch=1, new_suffix=lambda: "same", jitter=lambda: 0.0)
-    cluster.handle(Recover((), ()), 0.0)
+    cluster = Cluster(epoch=1, new_suffix=lambda: "same", jitter=lambda: 0.0, capacity=MACHINE)
+    cluster.handle(Recover(Target(), ()), 0.0)
 
     with pytest.raises(AssertionError, match="does not vary"):
         cluster.handle(DeployApplication(application_spec(deployment_spec(num_replicas=2))), 0.0)

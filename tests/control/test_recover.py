@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
 from scene import Scene, address_of, application_spec, deployment_spec, drains, kills, pid_of, starts
 
 from salver.control.events import (
@@ -10,11 +11,13 @@ from salver.control.events import (
     InitializeReplica,
     KillReplica,
     Publish,
+    ReconfigureReplica,
     Recover,
     ReplicaInitialized,
+    ReplicaReconfigured,
     StartReplica,
 )
-from salver.records import DeploymentId
+from salver.records import DeploymentId, Target
 from salver.wire.snapshot import ApplicationRoute, DeploymentRoute, ReplicaRoute, Snapshot
 
 R0 = "shop#model#r0"
@@ -31,13 +34,13 @@ def found(replica_id: str, version: str = "v1", slot: int = 0) -> FoundProcess:
 
 def recovered(*processes: FoundProcess, num_replicas: int = 1, version: str = "v1", max_failures: int = 3) -> Scene:
     spec = deployment_spec(version=version, num_replicas=num_replicas, max_constructor_failures=max_failures)
-    return Scene(recover=Recover((application_spec(spec),), processes))
+    return Scene(recover=Recover(Target((application_spec(spec),)), processes))
 
 
 def test_what_runs_is_adopted_and_routed_to_at_once() -> None:
     spec = deployment_spec()
     app = application_spec(spec)
-    scene = Scene(recover=Recover((app,), (found(X5, slot=4),)))
+    scene = Scene(recover=Recover(Target((app,)), (found(X5, slot=4),)))
 
     route = DeploymentRoute("shop#model", (ReplicaRoute(X5, address_of(X5), 4),), 5, -1)
     assert scene.first_commands == [
@@ -47,7 +50,9 @@ def test_what_runs_is_adopted_and_routed_to_at_once() -> None:
     assert scene.deployment().replica_states == {"RECOVERING": 1}
     assert scene.deployment().replicas[0].pid == pid_of(X5)
 
-    assert scene.send(ReplicaInitialized(X5)) == []
+    told = ReconfigureReplica(X5, address_of(X5), 1, replace(spec, definition=b""), 0)
+    assert scene.send(ReplicaInitialized(X5)) == [told], "what it was told by the controller before is not known"
+    assert scene.send(ReplicaReconfigured(X5, 1)) == []
     assert scene.view().status == "RUNNING"
 
 

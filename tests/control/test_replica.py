@@ -12,6 +12,7 @@ from salver.control.events import DrainReplica, InitializeReplica, KillReplica, 
 from salver.control.replica import (
     HISTORY_LENGTH,
     IGNORED,
+    LASTING,
     TRANSITIONS,
     InvalidTransition,
     Replica,
@@ -25,7 +26,7 @@ LIVE_STATES = [state for state in State if state is not State.GONE]
 
 def new_replica(now: float = 0.0) -> Replica:
     deployment = deployment_spec()
-    return Replica("shop#model#r0", 3, application_spec(deployment), deployment, now)
+    return Replica("shop#model#r0", 3, application_spec(deployment), deployment, deployment.resources, (), now)
 
 
 def test_the_document_is_generated_from_the_table() -> None:
@@ -42,9 +43,16 @@ def test_an_exit_ends_every_state(state: State) -> None:
     assert TRANSITIONS[state, Signal.EXITED] is State.GONE
 
 
-@pytest.mark.parametrize("state", [state for state in LIVE_STATES if state is not State.RUNNING])
-def test_a_deadline_leads_from_every_unfinished_state_to_a_kill(state: State) -> None:
-    assert TRANSITIONS[state, Signal.DEADLINE] is State.KILLING
+@pytest.mark.parametrize("state", [state for state in LIVE_STATES if state not in LASTING])
+def test_a_deadline_leads_from_every_unfinished_state_to_the_end(state: State) -> None:
+    """To a drain where requests may run, and that has a deadline itself."""
+    end = State.DRAINING if state is State.UPDATING else State.KILLING
+    assert TRANSITIONS[state, Signal.DEADLINE] is end
+
+
+@pytest.mark.parametrize("state", LASTING)
+def test_a_lasting_state_has_no_deadline(state: State) -> None:
+    assert (state, Signal.DEADLINE) not in TRANSITIONS
 
 
 @pytest.mark.parametrize("state", [state for state in LIVE_STATES if state is not State.KILLING])

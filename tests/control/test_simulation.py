@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from hostile_engine import BROKEN_VERSION, HostileEngine, replica_of
+from hostile_engine import BROKEN_VERSION, REFUSED_CONFIG, HostileEngine, replica_of
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -24,22 +24,50 @@ from salver.control.events import (
     DeleteApplication,
     DeployApplication,
     Event,
+    HealthChecked,
+    Load,
+    LoadSampled,
+    Note,
     Publish,
     Recover,
+    ReplicaResponsive,
+    ReplicaSilent,
+    ReplicaWorn,
+    RollBack,
     SaveTarget,
+    ScaleDeployment,
+    SetCapacity,
     Tick,
 )
-from salver.records import ApplicationSpec, Target
+from salver.records import ApplicationSpec, AutoscalingSpec, Capacity, DeploymentId, DeploymentSpec, Resources, Target
 from salver.views import ApplicationView, DeploymentView
 from salver.wire.snapshot import ApplicationRoute
 
 MAX_STEPS_TO_QUIET = 500
+HUNG = "no sign of life"
+SERVING = frozenset({"RUNNING", "RECOVERING", "UPDATING"})
 CHOICE = st.integers(0, 10_000)
-PLANS = st.dictionaries(
-    st.sampled_from(["x", "y"]),
-    st.tuples(st.sampled_from(["v1", "v2", BROKEN_VERSION]), st.integers(0, 3)),
-    min_size=1,
+MACHINE = Capacity(num_cpus=4, gpus=(0, 1))
+AUTOSCALING = AutoscalingSpec(min_replicas=0, max_replicas=4, upscale_delay_s=1.0, downscale_delay_s=2.0)
+DEPLOYMENTS = st.fixed_dictionaries(
+    {
+        "version": st.sampled_from(["v1", "v2", BROKEN_VERSION]),
+        "num_replicas": st.integers(0, 3),
+        "user_config": st.sampled_from([None, "c1", "c2", REFUSED_CONFIG]),
+        "resources": st.sampled_from(
+            [
+                Resources(),
+                Resources(num_cpus=1),
+                Resources(num_gpus=0.5),
+                Resources(num_gpus=1),
+                Resources(num_gpus=3),
+            ]
+        ),
+        "rolling_update_fraction": st.sampled_from([0.2, 0.5, 1.0]),
+        "autoscaling": st.sampled_from([None, None, AUTOSCALING]),
+    }
 )
+PLANS = st.dictionaries(st.sampled_from(["x", "y"]), DEPLOYMENTS, min_size=1)
 
 Item = TypeVar("Item")
 
@@ -53,12 +81,13 @@ class ClusterMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.engine = HostileEngine()
+        self.engine = HostileEngine(MACHINE)
         self.saved = Target()
         self.now = 0.0
         self.sound = True
         self.epochs = itertools.count(1)
         self.suffixes = itertools.count()
+        self.sick: dict[str, int] = {}
 
     # --- the controller ---
 
@@ -68,6 +97,7 @@ class ClusterMachine(RuleBasedStateMachine):
             epoch=next(self.epochs),
             new_suffix=lambda: f"r{next(self.suffixes)}",
             jitter=lambda: 0.5,
+            capacity=MACHINE,
         )
         self.handle(Recover(self.saved, self.engine.list_processes()))
 
@@ -90,6 +120,8 @@ class ClusterMachine(RuleBasedStateMachine):
                 case Publish(snapshot=snapshot):
                     assert position == len(commands) - 1
                     assert snapshot.version == version + 1
+                case Note(happening=happening):
+                    assert happening.message
                 case _:
                     self.engine.submit(command)
         assert self.cluster.target() == self.saved
@@ -97,28 +129,37 @@ class ClusterMachine(RuleBasedStateMachine):
         self.sound = True
 
     def check_capacity(self, commands: list[Command]) -> None:
-        """No drain leaves less serving than is wanted: only crashes cost capacity."""
-        wanted = {str(d.id): d.num_replicas for app in self.saved.applications for d in app.deployments}
-        serving = {route.key: len(route.replicas) for route in self.cluster.snapshot().deployments}
+        """No drain leaves less serving than is wanted, but where there is no room: only crashes cost capacity."""
+        views = {f"{app.name}#{d.name}": d for app in self.cluster.views(self.now) for d in app.deployments}
         for replica_id in drains(commands):
             key = replica_id.rpartition("#")[0]
-            assert serving.get(key, 0) >= wanted.get(key, 0), f"draining {replica_id} cost capacity"
+            view = views.get(key)
+            if view is None or "waiting for room" in view.message or self.is_sick(replica_id):
+                continue
+            if any(replica.replica_id == replica_id and replica.reason == HUNG for replica in view.replicas):
+                continue
+            serving = sum(replica.state in SERVING for replica in view.replicas)
+            wanted = view.target_num_replicas if self.is_wanted(key) else 0
+            assert serving >= wanted, f"draining {replica_id} cost capacity: {view}"
+
+    def is_wanted(self, key: str) -> bool:
+        return any(str(d.id) == key for app in self.saved.applications for d in app.deployments)
+
+    def is_sick(self, replica_id: str) -> bool:
+        return self.sick.get(replica_id, 0) >= 3
 
     # --- users ---
 
     @rule(app=st.sampled_from(["a", "b"]), plans=PLANS, prefix=st.sampled_from(["/", "/p", None]))
-    def deploy(self, app: str, plans: dict[str, tuple[str, int]], prefix: str | None) -> None:
-        deployments = [
-            deployment_spec(name, version=version, num_replicas=number, app=app)
-            for name, (version, number) in plans.items()
-        ]
+    def deploy(self, app: str, plans: dict[str, dict[str, Any]], prefix: str | None) -> None:
+        deployments = [deployment_spec(name, app=app, **options) for name, options in plans.items()]
         spec = application_spec(*deployments, route_prefix=prefix)
         if conflicting_application(spec, self.cluster.target().applications) is None:
             self.handle(DeployApplication(spec))
 
     @precondition(lambda self: self.saved.applications)
     @rule(choice=CHOICE, number=st.integers(0, 4))
-    def scale(self, choice: int, number: int) -> None:
+    def deploy_another_number(self, choice: int, number: int) -> None:
         app = chosen(self.saved.applications, choice)
         scaled = tuple(replace(deployment, num_replicas=number) for deployment in app.deployments)
         self.handle(DeployApplication(replace(app, deployments=scaled)))
@@ -127,6 +168,53 @@ class ClusterMachine(RuleBasedStateMachine):
     @rule(choice=CHOICE)
     def delete(self, choice: int) -> None:
         self.handle(DeleteApplication(chosen(self.saved.applications, choice).name))
+
+    @precondition(lambda self: self.saved.applications)
+    @rule(choice=CHOICE)
+    def roll_back(self, choice: int) -> None:
+        app = chosen(self.saved.applications, choice)
+        good = next((each for each in self.saved.last_good if each.name == app.name), None)
+        self.handle(RollBack(app.name))
+        if good is not None and conflicting_application(good, self.saved.applications) is None:
+            assert good in self.saved.applications
+
+    @rule(app=st.sampled_from(["a", "b"]), name=st.sampled_from(["x", "y"]), number=st.integers(0, 4))
+    def scale_from_outside(self, app: str, name: str, number: int) -> None:
+        self.handle(ScaleDeployment(DeploymentId(app, name), number))
+
+    @rule(percent=st.sampled_from([None, 0.0, 50.0, 100.0]))
+    def set_capacity(self, percent: float | None) -> None:
+        self.handle(SetCapacity(percent))
+
+    @rule(queued=st.integers(0, 20), running=st.integers(0, 20))
+    def sample_load(self, queued: int, running: int) -> None:
+        self.handle(LoadSampled({f"{app}#{name}": Load(queued, running) for app in "ab" for name in "xy"}))
+
+    # --- replicas ---
+
+    @precondition(lambda self: self.engine.processes)
+    @rule(choice=CHOICE, hung=st.booleans())
+    def fall_silent(self, choice: int, hung: bool) -> None:
+        replica_id = chosen(list(self.engine.processes), choice)
+        self.handle(ReplicaSilent(replica_id, HUNG if hung else "blocked", hung))
+
+    @precondition(lambda self: self.engine.processes)
+    @rule(choice=CHOICE)
+    def answer_again(self, choice: int) -> None:
+        self.handle(ReplicaResponsive(chosen(list(self.engine.processes), choice)))
+
+    @precondition(lambda self: self.engine.processes)
+    @rule(choice=CHOICE, times=st.integers(1, 4), healthy=st.booleans())
+    def check_health(self, choice: int, times: int, healthy: bool) -> None:
+        replica_id = chosen(list(self.engine.processes), choice)
+        for _ in range(times):
+            self.sick[replica_id] = 0 if healthy else self.sick.get(replica_id, 0) + 1
+            self.handle(HealthChecked(replica_id, "" if healthy else "ValueError: sick"))
+
+    @precondition(lambda self: self.engine.processes)
+    @rule(choice=CHOICE)
+    def wear_out(self, choice: int) -> None:
+        self.handle(ReplicaWorn(chosen(list(self.engine.processes), choice), "it has served 1,000 requests"))
 
     # --- the engine, hostile ---
 
@@ -174,6 +262,10 @@ class ClusterMachine(RuleBasedStateMachine):
                 self.engine.execute(replica_of(self.engine.commands[0]))
             for process in [p for p in self.engine.processes.values() if p.draining]:
                 self.engine.end(process.replica_id, "exited with code 0")
+            for replica_id in list(self.engine.processes):
+                self.handle(ReplicaResponsive(replica_id))
+                self.sick[replica_id] = 0
+                self.handle(HealthChecked(replica_id))
             answers = list(self.engine.answers)
             self.engine.answers.clear()
             for answer in answers + answers[::-1] * repeat:
@@ -189,7 +281,8 @@ class ClusterMachine(RuleBasedStateMachine):
                 break
             self.wait_for_deadline()
         else:
-            raise AssertionError(f"no quiet after {MAX_STEPS_TO_QUIET} deadlines")
+            views = self.cluster.views(self.now)
+            raise AssertionError(f"no quiet after {MAX_STEPS_TO_QUIET} deadlines, at {self.now}: {views}")
         self.check_final_state()
 
     # --- what must be true in the end ---
@@ -208,21 +301,36 @@ class ClusterMachine(RuleBasedStateMachine):
     def check_application(self, view: ApplicationView, spec: ApplicationSpec) -> None:
         deployments = {deployment.name: deployment for deployment in view.deployments}
         failed = [name for name, deployment in deployments.items() if deployment.status == "DEPLOY_FAILED"]
-        assert view.status == ("DEPLOY_FAILED" if self.in_target(failed, spec) else "RUNNING")
+        waiting = [name for name, deployment in deployments.items() if deployment.message.startswith("waiting for")]
+        if self.in_target(failed, spec):
+            assert view.status == "DEPLOY_FAILED"
+        else:
+            assert view.status == ("DEPLOYING" if self.in_target(waiting, spec) else "RUNNING") or waiting
         for wanted in spec.deployments:
             found = deployments.pop(wanted.id.name)
             versions = [replica.version for replica in found.replicas]
             if found.status == "DEPLOY_FAILED":
-                assert wanted.version not in versions
-                assert len(versions) <= wanted.num_replicas
+                assert wanted.version not in versions or wanted.user_config == REFUSED_CONFIG
+                assert len(versions) <= max(found.target_num_replicas, wanted.num_replicas)
+            elif wanted.id.name in waiting:
+                assert wanted.resources != Resources()
             else:
-                assert found.status == "HEALTHY"
-                assert versions == [wanted.version] * wanted.num_replicas
+                assert found.status == "HEALTHY", found
+                assert versions == [wanted.version] * found.target_num_replicas
+                self.check_told(found, wanted)
             self.check_versions(found)
-        if not failed:
+        if not failed and not waiting:
             route = ApplicationRoute(spec.name, spec.route_prefix, spec.ingress)
             assert route in self.cluster.snapshot().applications
-        assert not deployments or self.in_target(failed, spec), f"not in the target, yet still here: {deployments}"
+        assert not deployments or self.in_target(failed + waiting, spec), (
+            f"not in the target, yet here: {deployments}"
+        )
+
+    def check_told(self, view: DeploymentView, wanted: DeploymentSpec) -> None:
+        """Ranks are 0 to n-1, and everybody has the settings of the target."""
+        processes = [self.engine.processes[replica.replica_id] for replica in view.replicas]
+        assert sorted(process.rank for process in processes) == list(range(len(processes)))
+        assert all(process.user_config == wanted.user_config for process in processes)
 
     def in_target(self, names: list[str], spec: ApplicationSpec) -> bool:
         return any(deployment.id.name in names for deployment in spec.deployments)

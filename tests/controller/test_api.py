@@ -2,147 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import http.client
 import os
-import secrets
-import socket
 import subprocess
 import sys
-import tempfile
-import threading
-from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
-from salver.controller.api import ControlServer
-from salver.controller.checkpoint import MemoryCheckpoint
 from salver.controller.client import ControlClient, ControlRefused, ControlUnreachable
-from salver.controller.controller import Controller
-from salver.data.load_board import LoadBoard
-from salver.engine.local.instance import InstanceInfo
-from salver.engine.memory import MemoryEngine, MemoryNetwork
-from salver.records import ApplicationSpec, DeploymentId, DeploymentSpec
-from salver.wire.payload import dump_definition
 
-INFO = InstanceInfo("test", 1, "127.0.0.1", 8000, 1, 0.0, "0")
-
-constructing = threading.Event()
-
-
-class Model:
-    def __call__(self) -> str:
-        return "answer"
-
-
-class Broken:
-    def __init__(self) -> None:
-        raise ValueError("no model here")
-
-
-class Waits:
-    async def __init__(self) -> None:  # type: ignore[misc]
-        constructing.set()
-        await asyncio.Event().wait()
-
-
-def application(
-    name: str = "app", route_prefix: str | None = "/", target: type = Model, replicas: int = 1
-) -> ApplicationSpec:
-    deployment = DeploymentSpec(
-        DeploymentId(name, "d"),
-        version="v1",
-        definition=dump_definition((target, (), {})),
-        num_replicas=replicas,
-        max_constructor_failures=1,
-    )
-    return ApplicationSpec(name, route_prefix, "d", (deployment,))
-
-
-class Server:
-    """The control server's thread and loop; ``call`` runs something there."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "control.sock"
-        self.controller: Controller
-        self._loop: asyncio.AbstractEventLoop
-        self._running = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
-
-    async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
-        network, board, key = MemoryNetwork(), LoadBoard(), secrets.token_bytes(32)
-        engine = MemoryEngine(network, board, key, os.getpid())
-        self.controller = Controller(
-            engine=engine, checkpoint=MemoryCheckpoint(), connect=network.connect, key=key, epoch=1
-        )
-        await self.controller.start()
-        listening = socket.socket(socket.AF_UNIX)
-        listening.bind(str(self.path))
-        listening.listen()
-        api = ControlServer(self.controller, lambda: INFO, pid=7)
-        serving = asyncio.create_task(api.serve(listening))
-        self._running.set()
-        await self._stop.wait()
-        self.controller.end_waits()
-        await api.stop()
-        await serving
-        listening.close()
-        await self.controller.stop()
-        board.close()
-
-    def start(self) -> None:
-        self._thread.start()
-        assert self._running.wait(30)
-
-    def stop(self) -> None:
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join(30)
-            assert not self._thread.is_alive()
-
-
-@pytest.fixture
-def server() -> Generator[Server]:
-    constructing.clear()
-    with tempfile.TemporaryDirectory(prefix="sv-") as folder:
-        running = Server(Path(folder))
-        running.start()
-        yield running
-        running.stop()
-
-
-@pytest.fixture
-def client(server: Server) -> ControlClient:
-    return ControlClient(server.path)
-
-
-@contextmanager
-def connection(server: Server) -> Generator[http.client.HTTPConnection]:
-    raw = http.client.HTTPConnection("localhost")
-    raw.sock = socket.socket(socket.AF_UNIX)
-    raw.sock.settimeout(30)
-    raw.sock.connect(str(server.path))
-    try:
-        yield raw
-    finally:
-        raw.close()
-
-
-def ask(server: Server, method: str, path: str, body: bytes | None = None) -> tuple[int, str | None, Any]:
-    """Status, content type and decoded body, without the client's own opinions."""
-    with connection(server) as raw:
-        raw.request(method, path, body)
-        response = raw.getresponse()
-        data = response.read()
-        kind = response.headers["content-type"]
-        return response.status, kind, msgspec.json.decode(data) if kind and "json" in kind else data
+from .control_scene import INFO, Broken, Server, Waits, application, ask, constructing
 
 
 def test_deploy_status_delete(client: ControlClient) -> None:
@@ -229,9 +100,9 @@ def test_the_path_and_the_body_must_name_the_same(server: Server) -> None:
         ("GET", "/api/v1/nothing", 404),
         ("POST", "/api/v1/status", 405),
         ("GET", "/api/v1/applications/app", 405),
-        ("GET", "/api/v1/status?wait_s=rubbish&settled=app", 200),
+        ("GET", "/api/v1/status?wait_s=rubbish&settled=app", 400),
         ("GET", "/api/v1/status?wait_s=-5&settled=app", 200),
-        ("GET", "/api/v1/status?wait_s=nan&settled=app", 200),
+        ("GET", "/api/v1/status?wait_s=nan&settled=app", 400),
     ],
 )
 def test_other_requests(server: Server, method: str, path: str, status: int) -> None:

@@ -2,134 +2,154 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from salver.controller.checkpoint import Checkpoint, MemoryCheckpoint, SQLiteCheckpoint
+from salver.controller.checkpoint import Checkpoint, FileCheckpoint, MemoryCheckpoint
 from salver.errors import StartupError
-from salver.records import ApplicationSpec, CodeContext, DeploymentId, DeploymentSpec
+from salver.records import ApplicationSpec, AutoscalingSpec, CodeContext, DeploymentId, DeploymentSpec, Target
 
 
-def target(number: int) -> tuple[ApplicationSpec, ...]:
-    deployment = DeploymentSpec(DeploymentId("app", "d"), f"v{number}", b"\x00\xff" * 100, options={"n": [1, None]})
-    return (
-        ApplicationSpec("app", "/", "d", (deployment,), CodeContext(("/a", ""), "/cwd", ("m:f",))),
-        ApplicationSpec("second", None, "d", ()),
+def target(number: int) -> Target:
+    deployment = DeploymentSpec(
+        DeploymentId("app", "d"),
+        f"v{number}",
+        b"\x00\xff" * 100,
+        options={"n": [1, None]},
+        autoscaling=AutoscalingSpec(max_replicas=4),
     )
+    applications = (
+        ApplicationSpec("app", "/", "d", (deployment,), CodeContext(("/a", ""), "/cwd", ("m:f",), {"A": "b"})),
+        ApplicationSpec("second", None, "d", (), config={"name": "second"}),
+    )
+    return Target(applications, applications[:1], {"app#d": number}, 50.0)
 
 
-@pytest.mark.parametrize("make", [lambda _: MemoryCheckpoint(), SQLiteCheckpoint], ids=["memory", "sqlite"])
-def test_the_newest_target_is_loaded(make: type[SQLiteCheckpoint], tmp_path: Path) -> None:
-    checkpoint: Checkpoint = make(tmp_path / "state.sqlite")
-    assert checkpoint.load() == ()
-    for number in range(10):
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.target"))
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_the_newest_target_is_loaded(in_memory: bool, tmp_path: Path) -> None:
+    checkpoint: Checkpoint = MemoryCheckpoint() if in_memory else FileCheckpoint(tmp_path / "state", 1)
+    assert checkpoint.load() == Target()
+    for number in range(12):
         checkpoint.save(target(number))
         assert checkpoint.load() == target(number)
-    checkpoint.save(())
-    assert checkpoint.load() == ()
-    checkpoint.close()
+    checkpoint.save(Target())
+    assert checkpoint.load() == Target()
 
 
-def rows(path: Path) -> list[int]:
-    database = sqlite3.connect(path)
-    try:
-        return [generation for (generation,) in database.execute("SELECT generation FROM target ORDER BY 1")]
-    finally:
-        database.close()
+def test_a_new_controller_finds_what_the_last_one_saved_and_three_generations_are_kept(tmp_path: Path) -> None:
+    for epoch in range(1, 6):
+        checkpoint = FileCheckpoint(tmp_path, epoch)
+        checkpoint.save(target(epoch))
+    assert FileCheckpoint(tmp_path, 6).load() == target(5)
+    assert len(files(tmp_path)) == 3
+    assert {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()} <= {0o044}, "the folder keeps others out"
 
 
-def test_a_new_process_finds_what_the_last_one_saved(tmp_path: Path) -> None:
-    path = tmp_path / "state.sqlite"
+def test_a_controller_that_was_replaced_and_wakes_up_late_changes_nothing(tmp_path: Path) -> None:
+    old, new = FileCheckpoint(tmp_path, 1), FileCheckpoint(tmp_path, 2)
+    new.save(target(2))
+    for _ in range(5):
+        old.save(target(1))
+    assert FileCheckpoint(tmp_path, 3).load() == target(2)
+
+
+def test_every_truncation_and_every_changed_byte_gives_the_generation_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = FileCheckpoint(tmp_path, 1)
+    checkpoint.save(target(1))
+    checkpoint.save(target(2))
+    newest = files(tmp_path)[-1]
+    whole = newest.read_bytes()
+    format_at = whole.index(b"2")
+    damaged = [whole[:length] for length in range(len(whole))]
+    damaged += [
+        whole[:at] + bytes([whole[at] ^ 0x41]) + whole[at + 1 :] for at in range(len(whole)) if at != format_at
+    ]
+    for data in damaged:
+        newest.write_bytes(data)
+        assert checkpoint.load() == target(1)
+    assert str(newest) in caplog.text, "it is said"
+    newest.write_bytes(whole)
+    assert checkpoint.load() == target(2)
+
+
+def test_nothing_readable_is_refused_with_every_path_and_reason(tmp_path: Path) -> None:
+    checkpoint = FileCheckpoint(tmp_path, 1)
     for number in range(3):
-        checkpoint = SQLiteCheckpoint(path)
         checkpoint.save(target(number))
-        checkpoint.close()
-    again = SQLiteCheckpoint(path)
-    assert again.load() == target(2)
-    again.close()
-
-
-def test_three_generations_are_kept(tmp_path: Path) -> None:
-    path = tmp_path / "state.sqlite"
-    checkpoint = SQLiteCheckpoint(path)
-    for number in range(20):
-        checkpoint.save(target(number))
-    checkpoint.close()
-    assert rows(path) == [18, 19, 20]
-
-
-def test_a_save_that_fails_leaves_the_generation_before(tmp_path: Path) -> None:
-    path = tmp_path / "state.sqlite"
-    checkpoint = SQLiteCheckpoint(path)
-    checkpoint.save(target(1))
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("CREATE TRIGGER full BEFORE INSERT ON target BEGIN SELECT RAISE(ABORT, 'disk full'); END")
-    with pytest.raises(sqlite3.DatabaseError, match="disk full"):
-        checkpoint.save(target(2))
-    assert checkpoint.load() == target(1)
-    other.execute("DROP TRIGGER full")
-    other.close()
-    checkpoint.save(target(3))
-    assert checkpoint.load() == target(3)
-    checkpoint.close()
-
-
-@pytest.mark.parametrize("content", [b"not a database at all" * 100, b"SQLite format 3\x00" + b"\xff" * 4096])
-def test_a_damaged_file_is_a_startup_error_that_names_it(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "state.sqlite"
-    path.write_bytes(content)
-    with pytest.raises(StartupError) as caught, closing(SQLiteCheckpoint(path)) as checkpoint:
+    for path in files(tmp_path):
+        path.write_bytes(b"")
+    with pytest.raises(StartupError, match="no saved state can be read") as caught:
         checkpoint.load()
-    assert str(path) in str(caught.value)
-    assert path.read_bytes() == content, "left as it was, for whoever repairs it"
+    assert all(str(path) in str(caught.value) for path in files(tmp_path))
+    assert len(files(tmp_path)) == 3, "left as they are, for whoever repairs them"
 
 
-def test_damaged_pages_are_found_when_they_are_read(tmp_path: Path) -> None:
-    path = tmp_path / "state.sqlite"
-    checkpoint = SQLiteCheckpoint(path)
+def test_a_newer_format_is_refused_and_not_passed_over(tmp_path: Path) -> None:
+    checkpoint = FileCheckpoint(tmp_path, 1)
     checkpoint.save(target(1))
-    checkpoint.close()
-    data = bytearray(path.read_bytes())
-    data[4096:] = b"\xff" * (len(data) - 4096)
-    path.write_bytes(bytes(data))
-    with pytest.raises(StartupError) as caught, closing(SQLiteCheckpoint(path)) as damaged:
-        damaged.load()
-    assert str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize("body", [b"", b"\xff", msgspec.msgpack.encode([1, 2]), msgspec.msgpack.encode({"name": 1})])
-def test_a_body_that_cannot_be_read_is_a_startup_error_that_names_the_file(body: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "state.sqlite"
-    checkpoint = SQLiteCheckpoint(path)
-    checkpoint.save(target(1))
-    database = sqlite3.connect(path)
-    database.execute("UPDATE target SET body = ?", (body,))
-    database.commit()
-    database.close()
-    with pytest.raises(StartupError) as caught:
+    checkpoint.save(target(2))
+    newest = files(tmp_path)[-1]
+    newest.write_bytes(newest.read_bytes().replace(b"salver-target 2 ", b"salver-target 99 ", 1))
+    with pytest.raises(StartupError, match="has format 99, and this version of Salver reads 2") as caught:
         checkpoint.load()
-    assert str(path) in str(caught.value)
-    checkpoint.close()
+    assert str(newest) in str(caught.value)
 
 
-def test_another_format_is_a_startup_error_that_names_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "state.sqlite"
-    checkpoint = SQLiteCheckpoint(path)
-    checkpoint.save(target(1))
-    database = sqlite3.connect(path)
-    database.execute("UPDATE target SET format = 99")
-    database.commit()
-    database.close()
-    with pytest.raises(StartupError, match="has format 99, this version reads 1") as caught:
-        checkpoint.load()
-    assert str(path) in str(caught.value)
-    checkpoint.close()
+def test_a_folder_that_cannot_be_had_is_a_startup_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StartupError, match="cannot be used: Not a directory"):
+        FileCheckpoint(tmp_path / "file" / "state", 1)
 
 
-def test_a_file_that_cannot_be_opened_is_a_startup_error(tmp_path: Path) -> None:
-    with pytest.raises(StartupError, match="unable to open"):
-        SQLiteCheckpoint(tmp_path / "missing" / "state.sqlite")
+ON_A_SMALL_DISK = """
+import sys
+from pathlib import Path
+from salver.controller.checkpoint import FileCheckpoint
+from salver.records import Target
+folder = Path(sys.argv[1]) / "state"
+checkpoint = FileCheckpoint(folder, 1)
+checkpoint.save(Target(replicas={"a": 1}))
+filler = open(folder.parent / "filler", "wb", 0)
+try:
+    while True:
+        filler.write(bytes(4096))
+except OSError:
+    pass
+try:
+    checkpoint.save(Target(replicas={"b" * 10000: 2}))
+except OSError as error:
+    print(error.strerror)
+assert FileCheckpoint(folder, 2).load() == Target(replicas={"a": 1})
+assert not list(folder.glob("*.new"))
+filler.truncate(0)
+checkpoint.save(Target(replicas={"c": 3}))
+assert FileCheckpoint(folder, 2).load() == Target(replicas={"c": 3})
+print("done")
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0 or shutil.which("unshare") is None, reason="needs root, to mount a small disk")
+def test_a_full_disk_leaves_the_generation_before(tmp_path: Path) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
+    if subprocess.run(["unshare", "-m", *mount], capture_output=True, check=False).returncode:
+        pytest.skip("no mount namespaces here")
+    script = f'{" ".join(mount)} && exec "$0" -c "$1" {tmp_path}'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, sys.executable, ON_A_SMALL_DISK],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["No space left on device", "done"], done.stderr

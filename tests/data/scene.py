@@ -23,13 +23,15 @@ from salver.data.replica.replica import CONTROLLER, Replica
 from salver.data.routing.replica_link import ReplicaLink
 from salver.data.routing.router import Router
 from salver.records import ApplicationSpec, CodeContext, DeploymentId, DeploymentSpec
-from salver.wire.frames import Frame, FrameDecoder, Kind
+from salver.wire.frames import END, Frame, FrameDecoder, Kind
 from salver.wire.messages import (
     PROTOCOL_VERSION,
     CallMeta,
     Drain,
     Hello,
     Initialize,
+    Reconfigure,
+    RequestMeta,
     decode_error,
     encode,
 )
@@ -135,6 +137,22 @@ class Peer:
     def call(self, stream: int, method: str = "work", *args: object) -> None:
         self.send(Kind.CALL, stream, encode(CallMeta(method, f"request-{stream}")), bytes(dump_value((args, {}))))
 
+    def request(self, stream: int, body: bytes = b"", method: str = "GET", flags: int = END) -> None:
+        """An HTTP request, as the proxy passes it on."""
+        meta = RequestMeta(
+            method,
+            b"/root/path?q=1",
+            [(b"host", b"h"), (b"content-type", b"application/python-pickle")],
+            "http-id",
+            "1.1",
+            "/root",
+            "app",
+            "http",
+            ("10.0.0.1", 5),
+            ("10.0.0.2", 80),
+        )
+        self.send(Kind.REQUEST, stream, encode(meta), body, flags)
+
     async def next(self, kind: int, stream: int = 0) -> Frame:
         """The next frame, which must be this one."""
         frame = await self.frames.get()
@@ -155,8 +173,8 @@ class Peer:
         self.channel.abort()
 
 
-def specs(definition: bytes, capacity: int) -> tuple[ApplicationSpec, DeploymentSpec]:
-    deployment = DeploymentSpec(DeploymentId("app", "d"), "v1", definition, max_ongoing_requests=capacity)
+def specs(definition: bytes, capacity: int, **settings: Any) -> tuple[ApplicationSpec, DeploymentSpec]:
+    deployment = DeploymentSpec(DeploymentId("app", "d"), "v1", definition, max_ongoing_requests=capacity, **settings)
     return ApplicationSpec("app", "/", "d", (deployment,), CodeContext()), deployment
 
 
@@ -180,10 +198,20 @@ class RunningReplica:
         self._server = await loop.create_unix_server(self.replica.accept, str(self.path))
         await self.control.dial(self.address, CONTROLLER)
 
-    async def initialize(self, definition: bytes, capacity: int) -> Frame:
-        message = Initialize(self.route.replica_id, *specs(definition, capacity))
+    async def initialize(self, definition: bytes, capacity: int, rank: int = -1, **settings: Any) -> Frame:
+        message = Initialize(self.route.replica_id, *specs(definition, capacity, **settings), rank)
         self.control.send(Kind.CONTROL, 1, b"", encode(message))
         return await self.control.frames.get()
+
+    def reconfigure(self, stream: int, capacity: int = 1, rank: int = -1, **settings: Any) -> None:
+        """Tell it; the answer comes to ``control``."""
+        _, deployment = specs(b"", capacity, **settings)
+        self.control.send(Kind.CONTROL, stream, b"", encode(Reconfigure(deployment, rank)))
+
+    async def reconfigured(self, stream: int, capacity: int = 1, rank: int = -1, **settings: Any) -> None:
+        """The same, with the answer that it worked."""
+        self.reconfigure(stream, capacity, rank, **settings)
+        await self.control.next(Kind.RESPONSE, stream)
 
     def drain(self) -> None:
         self.control.send(Kind.CONTROL, 2, b"", encode(Drain()))
@@ -321,16 +349,18 @@ class Scene:
         self._stack.push_async_callback(replica.stop)
         return replica
 
-    async def replica(self, target: object = Gated, *args: object, capacity: int = 1) -> RunningReplica:
-        """A replica of ``target(*args)``, ready."""
+    async def replica(
+        self, target: object = Gated, *args: object, capacity: int = 1, rank: int = -1, **settings: Any
+    ) -> RunningReplica:
+        """A replica of ``target(*args)``, ready; ``settings`` are fields of its ``DeploymentSpec``."""
         replica = await self.bare_replica()
-        answer = await replica.initialize(dump_definition((target, args, {})), capacity)
+        answer = await replica.initialize(dump_definition((target, args, {})), capacity, rank, **settings)
         assert answer.kind == Kind.RESPONSE, answer
         return replica
 
-    async def gated_replica(self, capacity: int = 1) -> tuple[RunningReplica, Gate]:
+    async def gated_replica(self, capacity: int = 1, **settings: Any) -> tuple[RunningReplica, Gate]:
         name, gate = self.gate()
-        return await self.replica(Gated, name, capacity=capacity), gate
+        return await self.replica(Gated, name, capacity=capacity, **settings), gate
 
     async def peer(self, replica: RunningReplica, sender: str = "caller") -> Peer:
         peer = await Peer().dial(replica.address, sender)

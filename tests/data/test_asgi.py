@@ -25,7 +25,6 @@ from salver.wire.messages import (
 )
 
 from .scene import Scene, run, turns
-from .test_replica import request
 
 STREAM = 7
 FAILURE = ErrorMeta(ErrorKind.USER, "ValueError", "of the application", "its traceback")
@@ -390,7 +389,7 @@ def test_user_code_that_breaks_http(target: Any, caplog: pytest.LogCaptureFixtur
         async with Scene() as scene:
             replica = await scene.replica(target)
             peer = await scene.peer(replica)
-            request(peer, 1)
+            peer.request(1)
             if target is forges_headers:
                 frame = await peer.next(Kind.ERROR, 1)
                 assert decode_error(frame.meta).kind == ErrorKind.USER

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from salver.data.load_board import SLOTS, LoadBoard, create_load_board
+from salver.data.load_board import SLOTS, LoadBoard, clear_slot, create_load_board
 
 
 def test_a_board_is_for_this_user_only_and_all_zero(tmp_path: Path) -> None:
@@ -88,3 +88,49 @@ def test_a_closed_board_is_not_read() -> None:
     board.close()
     with pytest.raises(ValueError, match="released"):
         cells[0]
+
+
+def test_columns_and_slots_are_apart(tmp_path: Path) -> None:
+    path = tmp_path / "load.board"
+    create_load_board(path)
+    board, other = LoadBoard(path), LoadBoard(path)
+    columns = ("cells", "beats", "loop_beats", "rss")
+    for number, name in enumerate(columns):
+        for slot in (0, 7, SLOTS - 1):
+            getattr(board, name)[slot] = 1000 * number + slot + 1
+    board.set_place(7, "app.py:12")
+    board.set_place(SLOTS - 1, "last.py:1")
+    for number, name in enumerate(columns):
+        for slot in (0, 7, SLOTS - 1):
+            assert getattr(other, name)[slot] == 1000 * number + slot + 1
+        assert sum(map(bool, getattr(other, name))) == 3
+    assert [other.place(slot) for slot in (0, 7, SLOTS - 1)] == ["", "app.py:12", "last.py:1"]
+    board.close()
+    other.close()
+
+
+def test_a_slot_is_cleared_for_the_next_replica_in_every_mapping(tmp_path: Path) -> None:
+    path = tmp_path / "load.board"
+    create_load_board(path)
+    board = LoadBoard(path)
+    for slot in (4, 5, 6):
+        for column in (board.cells, board.beats, board.loop_beats, board.rss):
+            column[slot] = 99
+        board.set_place(slot, "app.py:12")
+    clear_slot(path, 5)
+    for column in (board.cells, board.beats, board.loop_beats, board.rss):
+        assert list(column[4:7]) == [99, 0, 99]
+    assert [board.place(slot) for slot in (4, 5, 6)] == ["app.py:12", "", "app.py:12"]
+    board.close()
+
+
+def test_a_long_place_keeps_its_end_and_any_text_is_one() -> None:
+    board = LoadBoard()
+    board.set_place(0, "/very/long" * 20 + "/app.py:12")
+    assert board.place(0).endswith("long/app.py:12")
+    assert len(board.place(0)) == 64
+    board.set_place(0, "ä" * 40 + "\ud800.py:1")
+    assert board.place(0).endswith("ä?.py:1")
+    board.set_place(0, "")
+    assert board.place(0) == ""
+    board.close()

@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -277,3 +277,24 @@ def test_a_finalizer_that_hangs_or_raises_ends_nobody(
     (record,) = caplog.records
     assert record.message.startswith("d.__del__ failed\n")
     assert cause in record.message
+
+
+class Deadlocked:
+    """Its ``__del__`` waits until the test lets it go."""
+
+    let_go = threading.Event()
+    threads: ClassVar[list[threading.Thread]] = []
+
+    def __del__(self) -> None:
+        self.threads.append(threading.current_thread())
+        self.let_go.wait()
+
+
+def test_a_finalizer_that_is_stuck_in_its_thread_holds_up_neither_the_loop_nor_its_end() -> None:
+    async def test() -> None:
+        async with constructed(Deadlocked) as user:
+            await user.stop(0.05)
+
+    run(test())
+    Deadlocked.let_go.set()
+    Deadlocked.threads[0].join(20)

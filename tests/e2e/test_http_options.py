@@ -216,7 +216,7 @@ def test_what_has_no_effect_is_told_once(run_python: Callable[..., subprocess.Co
     assert [message for _, message in told] == [
         *(
             f"'{name}' of serve.start is accepted but has no effect in this version"
-            for name in ("grpc_options", "logging_config", "tracing_config", "controller_options")
+            for name in ("grpc_options", "tracing_config", "controller_options")
         ),
         "serve.start ignores 'detached': there is no such option.",
         "serve.start ignores 'proxy': there is no such option. Did you mean 'proxies'?",

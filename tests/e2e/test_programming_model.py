@@ -199,7 +199,7 @@ from salver import serve
 
 @serve.deployment(
     ray_actor_options={"num_cpus": 0.5, "num_gpus": 0.25, "resources": {"npu": 2}},
-    health_check_period_s=5,
+    graceful_shutdown_wait_loop_s=5,
 )
 class Model:
     def __call__(self):
@@ -217,5 +217,5 @@ def test_resources_are_shown_and_options_without_effect_warn_once(salver_run: Ca
     table = run.cli("status").stdout
     assert "0.5 CPU, 0.25 GPU, 2 npu" in table
     assert "RESOURCES" in table
-    warning = "option 'health_check_period_s' of deployment 'Model' is accepted but has no effect in this version"
+    warning = "option 'graceful_shutdown_wait_loop_s' of deployment 'Model' is accepted but has no effect in this version"
     assert run.output().count(warning) == 1, run.output()

@@ -13,6 +13,7 @@ from salver.wire.frames import END, Kind
 from salver.wire.messages import PROTOCOL_VERSION, STREAM_WINDOW_BYTES, Drain, Hello, encode_credit
 
 from .conformance_calls import CALLS, Probe, ask, call
+from .conformance_control import CONTROL
 from .world import DEPLOYMENT, WITHIN_S, Caller, World, initialize, named
 
 MakeEngine = Callable[[], AbstractAsyncContextManager[World]]
@@ -174,4 +175,5 @@ CHECKS = (
     many_are_kept_apart,
     a_killed_replica_cannot_be_dialled,
     *CALLS,
+    *CONTROL,
 )

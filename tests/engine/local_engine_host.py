@@ -13,32 +13,35 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from salver.data.channel import connect_unix
 from salver.data.load_board import create_load_board
 from salver.engine.local.client import LocalEngine
 from salver.engine.local.instance import Instance, create_instance
+from salver.engine.local.log_folder import prepare_logs
 from salver.engine.local.supervisor import Supervisor
+from salver.records import LoggingSpec
 
 from .conformance import check_engine, emptied
 from .world import World
 
 
-def main(result: Path) -> None:
+def main(result: Path, run: Callable[[Instance, bytes, socket.socket], Coroutine[Any, Any, object]]) -> None:
+    """Run ``run`` as the controller of a supervisor; ``passed`` and what it returned, or its traceback, to result."""
     instance, lock = create_instance("conformance")
     instance.key_file.touch(mode=0o600)
     instance.key_file.write_bytes(secrets.token_bytes(32))
     create_load_board(instance.board)
+    prepare_logs(instance, LoggingSpec(), on_terminal=False, as_service=False)
     lifeline, _held = os.pipe()
 
-    def run_suite(
-        instance: Instance, key: bytes, link: socket.socket, _control: object, _routing: object, _epoch: int
-    ) -> None:
+    def run_suite(instance: Instance, key: bytes, link: socket.socket, *_others: object) -> None:
         try:
-            outcome = f"passed {asyncio.run(suite(instance, key, link))}"
+            outcome = f"passed {asyncio.run(run(instance, key, link))}"
         except BaseException:
             outcome = traceback.format_exc()
         result.write_text(outcome)
@@ -72,4 +75,4 @@ async def suite(instance: Instance, key: bytes, link: socket.socket) -> int:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), suite)

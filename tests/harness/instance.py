@@ -64,7 +64,7 @@ class SalverRun:
         self.runtime = Path(environment["XDG_RUNTIME_DIR"])
         self._environment = environment
         self.cwd = cwd
-        self._detached = "--non-blocking" in argv
+        self._detached = "--non-blocking" in argv or ("start" in argv and "--foreground" not in argv)
         self._output = bytearray()
         self._changed = threading.Condition()
         self._process = subprocess.Popen(

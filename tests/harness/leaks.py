@@ -44,11 +44,12 @@ class AsyncioComplaints(logging.Handler):
 
 
 def belongings() -> Belongings:
+    runtime = Path(os.environ["XDG_RUNTIME_DIR"])
     return Belongings(
         frozenset(_descriptors()),
         frozenset(thread.ident or 0 for thread in threading.enumerate() if thread.name.startswith("salver")),
         frozenset(descendants(os.getpid())),
-        frozenset(Path(os.environ["XDG_RUNTIME_DIR"]).glob("**/salver/*")),
+        frozenset(each for each in runtime.glob("**/salver/*") if each.name != "logs"),  # they are kept on purpose
     )
 
 

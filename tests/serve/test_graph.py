@@ -288,6 +288,14 @@ def test_the_same_application_has_the_same_version() -> None:
         {"rolling_update_percentage": 1},
         {"max_surge_percent": 3},
         {"autoscaling_config": {"max_replicas": 3}},
+        {"num_replicas": "auto"},
+        {"hang_timeout_s": 3},
+        {"max_rss": "2 GiB"},
+        {"user_config": {"a": 1}},
+        {"max_ongoing_requests": 3},
+        {"logging_config": {"encoding": "JSON"}},
+        {"cancel_grace_s": 3},
+        {"max_requests": 3},
     ],
 )
 def test_options_that_need_no_new_replicas(options: dict[str, Any]) -> None:
@@ -302,15 +310,12 @@ def test_options_that_need_no_new_replicas(options: dict[str, Any]) -> None:
         Root.bind(Leaf.bind()),
         deployment(Box).options(name="Root").bind(1),
         Root.options(ray_actor_options={"num_cpus": 2}).bind(),
-        Root.options(max_ongoing_requests=3).bind(),
+        Root.options(ray_actor_options={"num_cpus": 1}).bind(),  # the default, but stated: one is reserved
+        Root.options(max_replicas_per_node=2).bind(),
     ],
 )
 def test_changes_that_need_new_replicas(changed: Application) -> None:
     assert version(changed) != version(Root.bind())
-
-
-def test_user_config_needs_new_replicas() -> None:
-    assert version(Root.options(user_config={"a": 1}).bind()) != version(Root.options(user_config={"a": 2}).bind())
 
 
 def test_where_code_is_found_needs_new_replicas() -> None:

@@ -10,16 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from salver.serve import options as options_module
+from salver.serve import option_effects
 from salver.serve.config import AutoscalingConfig, BackpressureConfig
 from salver.serve.deployment import deployment
-from salver.serve.options import (
-    OPTIONS_OF_THE_CONTROL_PLANE,
-    OPTIONS_WITH_EFFECT,
-    DeploymentKwargs,
-    DeploymentOptions,
-    RayActorOptions,
-)
+from salver.serve.option_effects import OPTIONS_WITHOUT_EFFECT, UPDATE_CLASSES, UpdateClass
+from salver.serve.options import DeploymentKwargs, DeploymentOptions, RayActorOptions
 from salver.serve.validation import Allowed, OptionsError
 
 DOCS = Path(__file__).parents[2] / "docs" / "options.md"
@@ -57,6 +52,10 @@ def test_defaults() -> None:
         "max_surge_percent": 0,
         "startup_timeout_s": 600,
         "idempotent": False,
+        "hang_timeout_s": 30,
+        "cancel_grace_s": 5,
+        "max_rss": None,
+        "max_requests": None,
     }
 
 
@@ -170,6 +169,21 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"max_surge_percent": 101}, "max_surge_percent=101: must be a number from 0 to 100"),
     ({"startup_timeout_s": 0}, "startup_timeout_s=0: must be a number above 0"),
     ({"idempotent": "yes"}, "idempotent='yes': must be True or False"),
+    ({"hang_timeout_s": 0}, "hang_timeout_s=0: must be a number above 0"),
+    ({"cancel_grace_s": -1}, "cancel_grace_s=-1: must be a number of at least 0"),
+    (
+        {"max_rss": "2 QiB"},
+        "max_rss='2 QiB': must be a number of bytes of at least 1, a text like \"2 GiB\", or None",
+    ),
+    ({"max_rss": 0}, 'max_rss=0: must be a number of bytes of at least 1, a text like "2 GiB", or None'),
+    ({"max_requests": 0}, "max_requests=0: must be an integer of at least 1, or None"),
+    (
+        {
+            "num_replicas": "auto",
+            "autoscaling_config": {"min_replicas": 101, "max_replicas": 102, "initial_replicas": 1},
+        },
+        "autoscaling_config.initial_replicas=1: must be between min_replicas=101 and max_replicas=102",
+    ),
     (
         {"version": "1"},
         "version: cannot be set; it follows from the deployment's code, arguments and options",
@@ -274,23 +288,16 @@ def test_changes_add_to_what_was_set() -> None:
 
 @pytest.fixture
 def nothing_warned_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options_module, "_warned", set[str]())
+    monkeypatch.setattr(option_effects, "_warned", set[str]())
 
 
 WITHOUT_EFFECT: dict[str, Any] = {
     "placement_group_bundles": [{"CPU": 1}],
     "placement_group_strategy": "SPREAD",
-    "max_replicas_per_node": 2,
-    "autoscaling_config": {"max_replicas": 2},
     "graceful_shutdown_wait_loop_s": 1,
-    "health_check_period_s": 1,
-    "health_check_timeout_s": 1,
-    "logging_config": {"encoding": "JSON"},
     "request_router_config": {"max_backoff_s": 1},
     "gang_scheduling_config": {"gang_size": 1},
     "deployment_actors": [ACTOR],
-    "rolling_update_percentage": 0.5,
-    "max_surge_percent": 10,
 }
 
 
@@ -312,9 +319,11 @@ def test_an_option_without_effect_warns_once_at_the_users_line(name: str) -> Non
 
 
 @pytest.mark.usefixtures("nothing_warned_yet")
-def test_auto_replicas_warn() -> None:
-    with pytest.warns(UserWarning, match=re.escape("option 'num_replicas=\"auto\"' of deployment 'Model'")):
-        deployment(num_replicas="auto")(Model)
+def test_part_of_an_option_without_effect_warns() -> None:
+    with pytest.warns(
+        UserWarning, match=re.escape("option 'ray_actor_options.label_selector' of deployment 'Model'")
+    ):
+        deployment(ray_actor_options={"label_selector": {"a": "b"}})(Model)
 
 
 @pytest.mark.usefixtures("nothing_warned_yet")
@@ -339,10 +348,9 @@ def test_options_with_effect_and_defaults_do_not_warn() -> None:
 def test_the_lists_of_options_agree() -> None:
     fields = set(DeploymentOptions.model_fields)
     assert set(DeploymentKwargs.__annotations__) == fields
-    assert fields >= OPTIONS_WITH_EFFECT
-    assert fields >= OPTIONS_OF_THE_CONTROL_PLANE
+    assert set(UPDATE_CLASSES) == fields - {"name"}
     untried = {"placement_group_bundle_label_selector"}  # needs another option, which would warn as well
-    assert set(WITHOUT_EFFECT) == fields - OPTIONS_WITH_EFFECT - untried
+    assert set(WITHOUT_EFFECT) == OPTIONS_WITHOUT_EFFECT - untried
 
 
 @pytest.mark.parametrize("name", DeploymentOptions.model_fields)
@@ -355,5 +363,30 @@ def test_every_option_is_documented(name: str) -> None:
     phrases = [part.phrase for part in field.metadata if isinstance(part, Allowed)]
     assert default == f"`{field.default!r}`".replace("'", '"') or default.endswith("()`")
     assert allowed in phrases or (not phrases and allowed)
-    assert effect.startswith("now" if name in OPTIONS_WITH_EFFECT else "later")
+    assert effect.startswith("later" if name in OPTIONS_WITHOUT_EFFECT else "now")
     assert meaning
+
+
+def test_what_a_change_replaces_is_documented() -> None:
+    _, _, section = DOCS.read_text().partition("### What a change replaces")
+    section, _, _ = section.partition("\n## ")
+    (heavy,) = [line for line in section.splitlines() if line.startswith("- these options: ")]
+    (told,) = [line for line in section.splitlines() if line.startswith("Running replicas are told of a change of ")]
+    for line, update in ((heavy, UpdateClass.HEAVY), (told, UpdateClass.RECONFIGURE)):
+        assert re.findall(r"`(\w+)`", line) == [name for name, each in UPDATE_CLASSES.items() if each is update]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("7 B", 7), ("2 GiB", 2 << 30), ("1.5k", 1536), ("3 kB", 3000), (" 1 MB ", 10**6), ("1T", 1 << 40)],
+)
+def test_memory_as_a_text(text: str, size: int) -> None:
+    assert DeploymentOptions(max_rss=text).max_rss == size  # type: ignore[arg-type]
+
+
+def test_auto_is_the_default_below_what_is_set() -> None:
+    scaling = DeploymentOptions(num_replicas="auto", autoscaling_config={"max_replicas": 9}).scaling  # type: ignore[arg-type]
+    assert scaling == AutoscalingConfig(min_replicas=1, max_replicas=9, target_ongoing_requests=2)
+    assert DeploymentOptions(num_replicas="auto").scaling == AutoscalingConfig.default()
+    assert DeploymentOptions(num_replicas=2).scaling is None
+    assert DeploymentOptions(autoscaling_config={"min_replicas": 0}).target_num_replicas == 0  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 
 import pytest
 
-from salver.telemetry.logs import add_record_attributes
+from salver.telemetry.record_attributes import add_record_attributes
 
 
 class Kept(logging.Handler):
@@ -124,7 +124,8 @@ def test_a_factory_that_the_user_put_around_ours_stays(kept: Kept) -> None:
 
 LINES = r"""
 import logging
-from salver.telemetry.logs import add_record_attributes, configure_logging
+from salver.telemetry.logs import configure_logging
+from salver.telemetry.record_attributes import add_record_attributes
 configure_logging("replica", "app#D#x")
 logging.getLogger("salver.replica").warning("before")
 add_record_attributes(lambda: {"request_id": "r1"})
@@ -142,7 +143,7 @@ def test_the_text_line() -> None:
     assert lines == [
         ("WARNING", "replica app#D#x -- before"),
         ("ERROR", r"replica app#D#x r1 -- ours\x1b[0m"),
-        ("INFO", "replica app#D#x r1 -- <string>:8 user 1"),
-        ("INFO", "replica app#D#x r1 -- <string>:9 child"),
-        ("INFO", r"replica app#D#x a\x07b -- <string>:10 extra"),
+        ("INFO", "replica app#D#x r1 -- <string>:9 user 1"),
+        ("INFO", "replica app#D#x r1 -- <string>:10 child"),
+        ("INFO", r"replica app#D#x a\x07b -- <string>:11 extra"),
     ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -18,20 +17,36 @@ from click.core import ParameterSource
 from msgspec import Struct
 
 from salver.cli.sections import SectionedOption
+from salver.cli.size import size
 from salver.data.http.limits import HTTPLimits
 from salver.data.http.options import ROOT_PATH, ProxyOptions, TLSFiles, clean_root_path, is_loopback
 
 PASSWORD_VARIABLE = "SALVER_SSL_KEYFILE_PASSWORD"  # noqa: S105 - its name
-_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 
 class IngressFlags(Struct, frozen=True):
-    """What the user said about the ingress of a new instance."""
+    """What the user said about the ingress of a new instance.
+
+    Attributes:
+        root_url: under which clients reach it from elsewhere; only a config file says that.
+        values: the flags, as they were parsed.
+        given: the names of those that are not defaults.
+    """
 
     host: str
     port: int
     proxies: int
     options: ProxyOptions
+    root_url: str = ""
+    values: dict[str, Any] = {}
+    given: tuple[str, ...] = ()
+
+    def over(self, http_options: dict[str, Any]) -> IngressFlags:
+        """These flags, and where they are defaults what a config file says, by the names of ``HTTPOptions``."""
+        of_file = {_NAMES_IN_FILES.get(name, name): value for name, value in http_options.items()}
+        root_url = of_file.pop("root_url", "")
+        said = {name: self.values[name] for name in self.given}
+        return _ingress({**self.values, **of_file, **said}, self.given, root_url)
 
 
 def _seconds(value: str | float) -> float:
@@ -42,14 +57,6 @@ def _seconds(value: str | float) -> float:
     if not 0 < seconds < math.inf:
         raise click.BadParameter(f"{value!r} is not a number above 0.")
     return seconds
-
-
-def _size(value: str) -> int:
-    found = re.fullmatch(r"(\d{1,15})([KMG]?)", value.upper(), re.ASCII)
-    size = int(found[1]) * _UNITS[found[2]] if found else 0
-    if not size:
-        raise click.BadParameter(f"{value!r} is not a size of at least 1 byte, like 1000000, 64M or 2G.")
-    return size
 
 
 def _root_path(value: str) -> str:
@@ -67,8 +74,16 @@ _HTTP = "HTTP"
 _TLS = "TLS"
 _LIMITS = "Limits"
 _FLAGS = (
-    _flag("--host", section=_HTTP, default="127.0.0.1", help="Address to listen on."),
-    _flag("--port", section=_HTTP, default=8000, type=click.IntRange(0, 65535), help="Port; 0 for any."),
+    _flag("--host", "--http-host", "host", section=_HTTP, default="127.0.0.1", help="Address to listen on."),
+    _flag(
+        "--port",
+        "--http-port",
+        "port",
+        section=_HTTP,
+        default=8000,
+        type=click.IntRange(0, 65535),
+        help="Port; 0 for any.",
+    ),
     _flag("--proxies", section=_HTTP, default=1, type=click.IntRange(1, 64), help="Processes that share the port."),
     _flag("--root-path", section=_HTTP, metavar="PATH", type=_root_path, help="Prefix that a proxy in front strips."),
     _flag("--debug", section=_HTTP, is_flag=True, help="Show tracebacks to clients; with a loopback --host only."),
@@ -101,7 +116,7 @@ _FLAGS = (
         "--max-body",
         section=_LIMITS,
         metavar="SIZE",
-        type=_size,
+        type=size,
         default="64M",
         help="Largest request body, in bytes or with K, M, G.",
     ),
@@ -129,10 +144,17 @@ _NAMES = (
     "max_body",
     "keep_alive",
 )
+_SAID = {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
+_NAMES_IN_FILES = {
+    "request_timeout_s": "request_timeout",
+    "timeout_status_code": "timeout_status",
+    "max_body_bytes": "max_body",
+    "keep_alive_timeout_s": "keep_alive",
+}
 
 
 def ingress_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the flags to a command that has ``--instance``; it gets them as one argument, ``ingress``.
+    """Add the flags to a command; it gets them as one argument, ``ingress``.
 
     The command is not called, and exits with 2, when flags contradict each other, or were given together with
     ``--instance``, whose ingress has its options already.
@@ -142,9 +164,11 @@ def ingress_flags(command: Callable[..., None]) -> Callable[..., None]:
     def with_ingress(**values: Any) -> None:
         flags = {name: values.pop(name) for name in _NAMES}
         os.environ.pop(PASSWORD_VARIABLE, None)  # no process that we start needs it
-        if values["instance"] is not None:
-            _refuse_with_instance(click.get_current_context())
-        command(ingress=_ingress(flags), **values)
+        context = click.get_current_context()
+        given = tuple(name for name in _NAMES if context.get_parameter_source(name) in _SAID)
+        if values.get("instance") is not None:
+            _refuse_with_instance(context)
+        command(ingress=_ingress(flags, given), **values)
 
     for flag in reversed(_FLAGS):
         with_ingress = flag(with_ingress)
@@ -158,7 +182,7 @@ def _refuse_with_instance(context: click.Context) -> None:
         raise click.UsageError(f"{flags}: not with --instance, which has been listening since it was started.")
 
 
-def _ingress(flags: dict[str, Any]) -> IngressFlags:
+def _ingress(flags: dict[str, Any], given: tuple[str, ...], root_url: str = "") -> IngressFlags:
     if flags["debug"] and not is_loopback(flags["host"]):
         raise click.UsageError(f"--debug shows tracebacks to every client: not with --host {flags['host']}.")
     options = ProxyOptions(
@@ -169,7 +193,7 @@ def _ingress(flags: dict[str, Any]) -> IngressFlags:
         debug=flags["debug"],
         tls=_tls(flags["ssl_certfile"], flags["ssl_keyfile"], flags["ssl_keyfile_password"], flags["ssl_ca_certs"]),
     )
-    return IngressFlags(flags["host"], flags["port"], flags["proxies"], options)
+    return IngressFlags(flags["host"], flags["port"], flags["proxies"], options, root_url, flags, given)
 
 
 def _tls(certfile: str | None, keyfile: str | None, password: str | None, ca_certs: str | None) -> TLSFiles | None:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import click
 
-from salver.cli.output import fail
+from salver.cli.instance_option import instance_option
+from salver.cli.output import confirm, fail, say
 from salver.engine.local.instance import find_instance, stop_instance
 
 
 @click.command()
-@click.option("--instance", metavar="NAME", help="Which instance, when several run.")
-@click.option("-y", "--yes", is_flag=True, help="Accepted for Ray Serve's sake; nothing is asked.")
-def shutdown(instance: str | None, yes: bool) -> None:
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@instance_option
+def shutdown(yes: bool, instance: str | None) -> None:
     """\b
     End an instance: requests finish, then its processes end.
 
     \b
     Examples:
       salver shutdown
-      salver shutdown --instance 8000
+      salver shutdown --instance 8000 --yes
     """
     found = find_instance(instance)
+    confirm(f"End instance {found.name} at {found.info().url} with all its applications?", yes=yes)
     if not stop_instance(found.info().pid):
         fail(f"instance '{found.name}' did not end within 60 s", 1)
-    click.echo(f"Instance {found.name} has ended.", err=True)
+    say(f"Instance {found.name} has ended.")

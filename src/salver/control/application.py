@@ -1,14 +1,20 @@
-"""One application: its deployments, and which of them HTTP requests enter by."""
+"""One application: its deployments, which of them HTTP requests enter by, and what it was when all was well.
+
+The last good specification is the one that last ran as a whole and is not wanted any more. Should a deployment of
+the wanted one fail, it goes on as it is in there; and it is what a rollback returns to.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from salver.control.deployment import Deployment, Membership
 from salver.control.events import Command
 from salver.control.fleet import Fleet
+from salver.control.notes import Notes
 from salver.control.replica import State
-from salver.records import ApplicationSpec, DeploymentId
+from salver.control.scaling import Scaling
+from salver.records import ApplicationSpec, DeploymentId, DeploymentSpec
 from salver.wire.snapshot import ApplicationRoute
 
 
@@ -28,21 +34,39 @@ class Application:
     Args:
         fleet: where its replicas live.
         jitter: for the back-off, a number from 0 to 1.
+        notes: for operators.
         spec: what is wanted.
+        good: what ran before; None for nothing.
+        decided: numbers of replicas that were decided on before, by ``app#deployment``.
+        capacity_percent: how much of every number is wanted; None is all.
         deployed_at_s: wall time of the deploy.
     """
 
     def __init__(
-        self, fleet: Fleet, jitter: Callable[[], float], spec: ApplicationSpec, deployed_at_s: float
+        self,
+        fleet: Fleet,
+        jitter: Callable[[], float],
+        notes: Notes,
+        spec: ApplicationSpec,
+        *,
+        deployed_at_s: float,
+        good: ApplicationSpec | None = None,
+        decided: Mapping[str, int] | None = None,
+        capacity_percent: float | None = None,
     ) -> None:
         self._fleet = fleet
         self._jitter = jitter
+        self._notes = notes
+        self._decided = decided or {}
         self.spec = spec
+        self.good = good
+        self.capacity_percent = capacity_percent
         self.deployed_at_s = deployed_at_s
         self.deleting = False
         self.route: ApplicationRoute | None = None
         self.deployments: dict[str, Deployment] = {}
-        self.deploy(spec, deployed_at_s)
+        self._proven = False
+        self._aim(spec, deployed_at_s)
 
     @property
     def gone(self) -> bool:
@@ -65,6 +89,22 @@ class Application:
 
     def deploy(self, spec: ApplicationSpec, deployed_at_s: float) -> None:
         """This is wanted from now on; a deployment that is on its way out begins anew."""
+        if self._proven and not self.deleting and spec != self.spec:
+            self.good = self.spec
+        if self.deleting:
+            self.good = None
+        self._aim(spec, deployed_at_s)
+
+    def roll_back(self, deployed_at_s: float) -> None:
+        """Return to the last good specification, if there is one."""
+        to = self.good
+        if to is not None and not self.deleting:
+            self.good = self.spec if self._proven else None
+            self._aim(to, deployed_at_s)
+
+    def _aim(self, spec: ApplicationSpec, deployed_at_s: float) -> None:
+        if spec != self.spec:
+            self._proven = False
         self.spec = spec
         self.deployed_at_s = deployed_at_s
         self.deleting = False
@@ -75,9 +115,29 @@ class Application:
         for name, deployment_spec in wanted.items():
             existing = self.deployments.get(name)
             if existing is None or existing.membership is Membership.REMOVED:
-                self.deployments[name] = Deployment(self._fleet, self._jitter, spec, deployment_spec)
+                self.deployments[name] = self._new_deployment(spec, deployment_spec)
             else:
                 existing.aim(spec, deployment_spec)
+            self.deployments[name].fall_back_on(self.good)
+
+    def _new_deployment(self, spec: ApplicationSpec, deployment: DeploymentSpec) -> Deployment:
+        scaling = Scaling(deployment, self._decided.get(str(deployment.id)), self.capacity_percent)
+        return Deployment(self._fleet, self._jitter, self._notes, spec, deployment, scaling)
+
+    @property
+    def replicas_decided(self) -> dict[str, int]:
+        """What scaling has decided, by ``app#deployment``; to be given to the next controller."""
+        return {
+            str(deployment.id): deployment.scaling.decided
+            for deployment in self.target_deployments
+            if deployment.scaling.decided is not None
+        }
+
+    def set_capacity(self, percent: float | None) -> None:
+        """How much of every number of replicas is wanted."""
+        self.capacity_percent = percent
+        for deployment in self.deployments.values():
+            deployment.scaling.capacity_percent = percent
 
     def delete(self) -> None:
         """Nothing of it is wanted any more, and nothing reaches it from now on."""
@@ -86,24 +146,27 @@ class Application:
         for deployment in self.deployments.values():
             deployment.remove()
 
-    def reconcile(self, now: float, prefixes_of_others: frozenset[str]) -> list[Command]:
-        """One step towards the target."""
+    def reconcile(self, now: float, at_s: float, prefixes_of_others: frozenset[str]) -> list[Command]:
+        """One step towards the target; ``at_s`` is the wall time."""
         commands: list[Command] = []
         for deployment in self.deployments.values():
-            commands += deployment.reconcile(now)
+            commands += deployment.reconcile(now, at_s)
         if self.settled:
-            commands += self._end_retirement(now)
+            if not self._proven and not self.deleting:
+                self._proven = True
+                self._notes.of_application("deploy", self.spec.name, "runs as it was deployed")
+            commands += self._end_retirement(now, at_s)
         if not self.deleting:
             self._switch_route(prefixes_of_others)
         self._forget_removed()
         return commands
 
-    def _end_retirement(self, now: float) -> list[Command]:
+    def _end_retirement(self, now: float, at_s: float) -> list[Command]:
         commands: list[Command] = []
         for deployment in self.deployments.values():
             if deployment.membership is Membership.RETIRING:
                 deployment.remove()
-                commands += deployment.reconcile(now)
+                commands += deployment.reconcile(now, at_s)
         return commands
 
     def _switch_route(self, prefixes_of_others: frozenset[str]) -> None:

@@ -19,22 +19,36 @@ from salver.control.events import (
     DeployApplication,
     Event,
     FoundProcess,
+    HealthChecked,
     InitializeFailed,
     KillReplica,
+    Load,
+    LoadSampled,
+    PolicyDecided,
     ProcessExited,
     ProcessStarted,
     Publish,
     Recover,
+    ReplicaEvent,
     ReplicaInitialized,
+    ReplicaReconfigured,
+    ReplicaResponsive,
+    ReplicaSilent,
+    ReplicaWorn,
+    RollBack,
     SaveTarget,
+    ScaleDeployment,
+    SetCapacity,
     StartFailed,
+    Tick,
 )
 from salver.control.fleet import Fleet
 from salver.control.invariants import check_invariants
+from salver.control.notes import Notes
 from salver.control.replica import Replica, Signal, State
 from salver.control.routing_table import routing_table
 from salver.control.status import application_view
-from salver.records import ApplicationSpec, DeploymentSpec, Target
+from salver.records import ApplicationSpec, Capacity, DeploymentId, DeploymentSpec, Target
 from salver.views import ApplicationView
 from salver.wire.snapshot import Snapshot
 
@@ -47,6 +61,7 @@ class Cluster:
         new_suffix: gives a short suffix for a replica id, such as ``k3f9``; drawn again when it is taken.
         jitter: a number from 0 to 1, for the back-off.
         wall_clock_offset: wall time minus monotonic time, seconds.
+        capacity: what replicas can reserve.
     """
 
     def __init__(
@@ -56,17 +71,21 @@ class Cluster:
         new_suffix: Callable[[], str],
         jitter: Callable[[], float],
         wall_clock_offset: float = 0.0,
+        capacity: Capacity,
     ) -> None:
         self._jitter = jitter
         self._wall_clock_offset = wall_clock_offset
-        self._fleet = Fleet(new_suffix)
+        self._fleet = Fleet(new_suffix, capacity)
+        self._notes = Notes()
         self._applications: dict[str, Application] = {}
+        self._capacity_percent: float | None = None
         self._snapshot = Snapshot(epoch=epoch, version=0)
+        self._saved = Target()
         self._recovered = False
         self._now = float("-inf")
 
     def handle(self, event: Event, now: float) -> list[Command]:
-        """What to do about ``event``: SaveTarget first when the target changed, Publish last when routes did.
+        """What to do about ``event``: SaveTarget first when the target changed, then notes, Publish last.
 
         ``now`` is monotonic, in seconds. The first event must be a Recover, and only the first. Raises
         InvalidTransition for an outcome that contradicts what the replica has done so far.
@@ -82,7 +101,7 @@ class Cluster:
             commands += self._signal(replica, Signal.DEADLINE, "", now)
         commands += self._reconcile(now)
         commands += self._publish()
-        return commands
+        return [*self._save(), *self._notes.take(), *commands]
 
     def next_deadline(self) -> float | None:
         """When to send the next Tick if nothing else happens; None when nothing is pending."""
@@ -98,7 +117,8 @@ class Cluster:
 
     def views(self, now: float) -> tuple[ApplicationView, ...]:
         """Every application for status, also those being deleted."""
-        return tuple(application_view(application, now) for application in self._applications.values())
+        offset = self._wall_clock_offset
+        return tuple(application_view(application, now, offset) for application in self._applications.values())
 
     def snapshot(self) -> Snapshot:
         """The routing table as last published; version 0, and empty, before the first."""
@@ -106,90 +126,225 @@ class Cluster:
 
     def target(self) -> Target:
         """What is wanted: the content of SaveTarget."""
-        return Target(tuple(a.spec for a in self._applications.values() if not a.deleting))
+        wanted = [application for application in self._applications.values() if not application.deleting]
+        return Target(
+            applications=tuple(application.spec for application in wanted),
+            last_good=tuple(application.good for application in wanted if application.good is not None),
+            replicas={key: number for application in wanted for key, number in application.replicas_decided.items()},
+            capacity_percent=self._capacity_percent,
+        )
+
+    def autoscaled(self) -> frozenset[str]:
+        """The deployments whose load is to be sampled, as ``app#deployment``."""
+        return frozenset(
+            str(deployment.id)
+            for application in self._applications.values()
+            for deployment in application.target_deployments
+            if deployment.scaling.automatic
+        )
+
+    def deployment(self, deployment: DeploymentId) -> Deployment | None:
+        """A deployment that is wanted; None when there is none of that name."""
+        application = self._applications.get(deployment.app)
+        if application is None or application.deleting:
+            return None
+        return next((each for each in application.target_deployments if each.id == deployment), None)
 
     # --- the event ---
 
     def _apply(self, event: Event, now: float) -> list[Command]:
         match event:
-            case Recover(target=target, processes=processes):
-                return self._recover(target.applications, processes, now)
+            case Recover():
+                return self._recover(event.target, event.processes, now)
             case DeployApplication(spec=spec):
-                return self._deploy(spec, now)
+                self._deploy(spec, now)
             case DeleteApplication(name=name):
-                return self._delete(name)
-            case ProcessStarted():
-                return self._process_started(event, now)
-            case StartFailed(replica_id=replica_id, reason=reason):
-                return self._outcome(replica_id, Signal.START_FAILED, reason, now)
-            case ReplicaInitialized(replica_id=replica_id, docs_path=docs_path):
-                self._note_docs_path(replica_id, docs_path)
-                return self._outcome(replica_id, Signal.INITIALIZED, "", now)
-            case InitializeFailed(replica_id=replica_id, error=error):
-                return self._outcome(replica_id, Signal.INITIALIZE_FAILED, error, now)
-            case ProcessExited(replica_id=replica_id, cause=cause):
-                return self._outcome(replica_id, Signal.EXITED, cause, now)
+                self._delete(name)
+            case RollBack(name=name):
+                self._roll_back(name, now)
+            case ScaleDeployment():
+                self._scale(event, now)
+            case SetCapacity(percent=percent):
+                self._set_capacity(percent)
+            case LoadSampled(loads=loads):
+                self._load_sampled(loads, now)
+            case PolicyDecided():
+                self._policy_decided(event)
+            case Tick():
+                pass
             case _:
-                return []
+                return self._apply_to_replica(event, now)
+        return []
 
-    def _recover(
-        self, target: tuple[ApplicationSpec, ...], processes: tuple[FoundProcess, ...], now: float
-    ) -> list[Command]:
+    def _apply_to_replica(self, event: ReplicaEvent, now: float) -> list[Command]:
+        replica = self._fleet.get(event.replica_id)
+        if replica is None:  # a late answer about a replica whose process is gone
+            # Given up before it appeared; or a repeated answer, and then a kill finds nothing and does no harm.
+            return [KillReplica(event.replica_id)] if isinstance(event, ProcessStarted) else []
+        match event:
+            case ProcessStarted(pid=pid, address=address):
+                replica.locate(pid, address)
+                return self._signal(replica, Signal.PROCESS_STARTED, "", now)
+            case StartFailed(reason=reason):
+                return self._signal(replica, Signal.START_FAILED, reason, now)
+            case ReplicaInitialized():
+                return self._initialized(replica, event, now)
+            case InitializeFailed(error=error):
+                return self._signal(replica, Signal.INITIALIZE_FAILED, error, now)
+            case ReplicaReconfigured(number=number, error=error):
+                return self._reconfigured(replica, error, now) if number == replica.tellings else []
+            case HealthChecked(error=error):
+                return self._health_checked(replica, error, now)
+            case ReplicaSilent():
+                return self._silent(replica, event, now)
+            case ReplicaResponsive():
+                return self._signal(replica, Signal.RESPONSIVE, "", now)
+            case ReplicaWorn(reason=reason):
+                return self._worn(replica, reason)
+            case ProcessExited(cause=cause):
+                return self._signal(replica, Signal.EXITED, cause, now)
+
+    # --- what users want ---
+
+    def _recover(self, target: Target, processes: tuple[FoundProcess, ...], now: float) -> list[Command]:
         self._recovered = True
-        for spec in target:
-            self._applications[spec.name] = self._new_application(spec, now)
-        specs = {deployment.id: (spec, deployment) for spec in target for deployment in spec.deployments}
+        self._saved = target
+        self._capacity_percent = target.capacity_percent
+        good = {spec.name: spec for spec in target.last_good}
+        for spec in target.applications:
+            self._applications[spec.name] = self._new_application(spec, now, good.get(spec.name), target.replicas)
+        specs = {deployment.id: (spec, deployment) for spec in target.applications for deployment in spec.deployments}
+        of_good = {
+            (deployment.id, deployment.version): (spec, deployment)
+            for spec in target.last_good
+            for deployment in spec.deployments
+        }
         commands: list[Command] = []
         for process in processes:
             found = specs.get(process.deployment)
             if found is None:
                 commands += self._fleet.condemn(process, now)
-            else:
-                application, deployment = found
-                commands += self._fleet.adopt(process, application, _as_found(deployment, process), now)
+                continue
+            application, deployment = found
+            if process.version != deployment.version:
+                application, deployment = of_good.get((process.deployment, process.version), found)
+            commands += self._fleet.adopt(process, application, _as_found(deployment, process), now)
         return commands
 
-    def _deploy(self, spec: ApplicationSpec, now: float) -> list[Command]:
-        before = self.target()
+    def _deploy(self, spec: ApplicationSpec, now: float) -> None:
         existing = self._applications.get(spec.name)
         if existing is None:
             self._applications[spec.name] = self._new_application(spec, now)
+            self._notes.of_application("deploy", spec.name, f"deployed, {_described(spec)}")
         else:
+            changed = spec != existing.spec or existing.deleting
             existing.deploy(spec, now + self._wall_clock_offset)
-        return self._save_if_changed(before)
+            what = f"updated, {_described(spec)}" if changed else "deployed again, unchanged"
+            self._notes.of_application("deploy", spec.name, what)
 
-    def _delete(self, name: str) -> list[Command]:
-        before = self.target()
+    def _delete(self, name: str) -> None:
         application = self._applications.get(name)
-        if application is not None:
+        if application is not None and not application.deleting:
             application.delete()
-        return self._save_if_changed(before)
+            self._notes.of_application("delete", name, "deleted")
 
-    def _new_application(self, spec: ApplicationSpec, now: float) -> Application:
-        return Application(self._fleet, self._jitter, spec, now + self._wall_clock_offset)
+    def _roll_back(self, name: str, now: float) -> None:
+        application = self._applications.get(name)
+        if application is None or application.deleting or application.good is None:
+            return
+        if application.good.route_prefix in self._prefixes_wanted_by_others(name):
+            return  # whoever asked was told so; or somebody took it since then
+        application.roll_back(now + self._wall_clock_offset)
+        self._notes.of_application("rollback", name, f"rolled back, {_described(application.spec)}")
 
-    def _save_if_changed(self, before: Target) -> list[Command]:
-        target = self.target()
-        return [SaveTarget(target)] if target != before else []
-
-    def _process_started(self, event: ProcessStarted, now: float) -> list[Command]:
-        replica = self._fleet.get(event.replica_id)
-        if replica is None:
-            # Given up before it appeared; or a repeated answer, and then a kill finds nothing and does no harm.
-            return [KillReplica(event.replica_id)]
-        replica.locate(event.pid, event.address)
-        return self._signal(replica, Signal.PROCESS_STARTED, "", now)
-
-    def _outcome(self, replica_id: str, signal: Signal, detail: str, now: float) -> list[Command]:
-        replica = self._fleet.get(replica_id)
-        # Unknown: a late answer about a replica whose process is gone.
-        return [] if replica is None else self._signal(replica, signal, detail, now)
-
-    def _note_docs_path(self, replica_id: str, docs_path: str) -> None:
-        replica = self._fleet.get(replica_id)
-        deployment = None if replica is None else self._deployment_of(replica)
+    def _scale(self, event: ScaleDeployment, now: float) -> None:
+        deployment = self.deployment(event.deployment)
         if deployment is not None:
-            deployment.docs_path = docs_path
+            change = deployment.scaling.set_from_outside(event.num_replicas, now + self._wall_clock_offset)
+            deployment.scaled(change, automatically=False)
+
+    def _set_capacity(self, percent: float | None) -> None:
+        if percent != self._capacity_percent:
+            self._capacity_percent = percent
+            for application in self._applications.values():
+                application.set_capacity(percent)
+
+    def _new_application(
+        self,
+        spec: ApplicationSpec,
+        now: float,
+        good: ApplicationSpec | None = None,
+        decided: dict[str, int] | None = None,
+    ) -> Application:
+        return Application(
+            self._fleet,
+            self._jitter,
+            self._notes,
+            spec,
+            deployed_at_s=now + self._wall_clock_offset,
+            good=good,
+            decided=decided,
+            capacity_percent=self._capacity_percent,
+        )
+
+    def _load_sampled(self, loads: dict[str, Load], now: float) -> None:
+        for application in self._applications.values():
+            for deployment in application.target_deployments:
+                load = loads.get(str(deployment.id))
+                if load is not None:
+                    deployment.load_changed(load, now)
+
+    def _policy_decided(self, event: PolicyDecided) -> None:
+        for key in event.deployments:
+            app, _, name = key.partition("#")
+            deployment = self.deployment(DeploymentId(app, name))
+            if deployment is not None:
+                deployment.scaling.advise(event.replicas.get(key), event.error)
+
+    def _save(self) -> list[Command]:
+        target = self.target()
+        if target == self._saved:
+            return []
+        self._saved = target
+        return [SaveTarget(target)]
+
+    # --- what happens to a replica ---
+
+    def _initialized(self, replica: Replica, event: ReplicaInitialized, now: float) -> list[Command]:
+        deployment = self._deployment_of(replica)
+        if deployment is not None:
+            deployment.docs_path = event.docs_path
+        if replica.state is State.RECOVERING:
+            replica.rank = event.rank
+        return self._signal(replica, Signal.INITIALIZED, "", now)
+
+    def _reconfigured(self, replica: Replica, error: str, now: float) -> list[Command]:
+        deployment = self._deployment_of(replica)
+        if replica.state is State.UPDATING and deployment is not None:
+            deployment.reconfigured(replica, error)
+        return self._signal(replica, Signal.RECONFIGURED, error, now)
+
+    def _health_checked(self, replica: Replica, error: str, now: float) -> list[Command]:
+        deployment = self._deployment_of(replica)
+        if replica.stopping or replica.state is State.HUNG or deployment is None:
+            return []
+        if not deployment.health_checked(replica, error):
+            return []
+        return self._signal(replica, Signal.UNHEALTHY, f"{replica.trouble}, {replica.health_failures} times", now)
+
+    def _silent(self, replica: Replica, event: ReplicaSilent, now: float) -> list[Command]:
+        before = replica.state
+        commands = self._signal(replica, Signal.HUNG if event.hung else Signal.BLOCKED, event.reason, now)
+        if replica.state is not before:
+            replica.trouble = event.reason
+            self._notes.of_deployment("health", replica.deployment_id, event.reason, replica.replica_id)
+        return commands
+
+    def _worn(self, replica: Replica, reason: str) -> list[Command]:
+        if not replica.worn and not replica.stopping:
+            replica.worn = reason
+            self._notes.of_deployment("recycle", replica.deployment_id, reason, replica.replica_id)
+        return []
 
     def _signal(self, replica: Replica, signal: Signal, detail: str, now: float) -> list[Command]:
         before = replica.state
@@ -210,7 +365,8 @@ class Cluster:
     def _reconcile(self, now: float) -> list[Command]:
         commands: list[Command] = []
         for name, application in list(self._applications.items()):
-            commands += application.reconcile(now, self._prefixes_wanted_by_others(name))
+            at_s = now + self._wall_clock_offset
+            commands += application.reconcile(now, at_s, self._prefixes_wanted_by_others(name))
             if application.gone:
                 del self._applications[name]
         return commands
@@ -235,9 +391,16 @@ class Cluster:
 def _as_found(deployment: DeploymentSpec, process: FoundProcess) -> DeploymentSpec:
     """The spec that a found process was started with, as far as the saved target can tell.
 
-    An old version's code is not saved. Without a definition its replica serves on if it is constructed, and
-    fails to initialize if it is not, which is what should become of it.
+    The code of versions before the last good one is not saved. Without a definition a replica serves on if it is
+    constructed, and fails to initialize if it is not, which is what should become of it.
     """
     if process.version == deployment.version:
         return deployment
     return msgspec.structs.replace(deployment, version=process.version, definition=b"")
+
+
+def _described(spec: ApplicationSpec) -> str:
+    """``3 deployments at /shop``."""
+    count = len(spec.deployments)
+    where = f"at {spec.route_prefix}" if spec.route_prefix is not None else "without a route"
+    return f"{count} deployment{'' if count == 1 else 's'} {where}"

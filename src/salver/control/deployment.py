@@ -9,15 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
-import msgspec
-
 from salver.control.backoff import CALM_S, Backoff
-from salver.control.events import Command
-from salver.control.failure import Failure, failure_of
+from salver.control.events import Command, Load
+from salver.control.failure import Failure, failure_of, summary_of
 from salver.control.fleet import Fleet
-from salver.control.replica import Replica, Signal, State
+from salver.control.notes import Notes
+from salver.control.placement import Unplaceable
+from salver.control.ranks import assign_ranks, free_rank
+from salver.control.replica import CONSTRUCTED, LASTING, Replica, Signal, State, settings_of
 from salver.control.rollout import Plan, plan
+from salver.control.scaling import Change, Scaling
 from salver.records import ApplicationSpec, DeploymentId, DeploymentSpec
+
+HEALTH_FAILURES = 3
+"""So many failed health checks in a row, and the replica is replaced."""
 
 
 class Membership(Enum):
@@ -29,7 +34,7 @@ class Membership(Enum):
 
 
 class Goal(Enum):
-    """What the last deploy was about; the value is the deployment's status on the way there."""
+    """What the last change was about; the value is the deployment's status on the way there."""
 
     UPDATE = "UPDATING"
     UPSCALE = "UPSCALING"
@@ -42,25 +47,42 @@ class Deployment:
     Args:
         fleet: where its replicas live.
         jitter: for the back-off, a number from 0 to 1.
+        notes: for operators.
         application: the application as deployed.
         spec: what is wanted.
+        scaling: how many replicas of it.
     """
 
     def __init__(
-        self, fleet: Fleet, jitter: Callable[[], float], application: ApplicationSpec, spec: DeploymentSpec
+        self,
+        fleet: Fleet,
+        jitter: Callable[[], float],
+        notes: Notes,
+        application: ApplicationSpec,
+        spec: DeploymentSpec,
+        scaling: Scaling,
     ) -> None:
         self._fleet = fleet
+        self._notes = notes
         self._application = application
+        self._good: tuple[ApplicationSpec, DeploymentSpec] | None = None
         self.spec = spec
+        self.scaling = scaling
         self.membership = Membership.TARGET
         self.goal = Goal.UPDATE
+        self.scaled_automatically = False
         self.reached = False
         self.backoff = Backoff(jitter)
         self.last_failure: Failure | None = None
+        self.waits_for = ""
+        """What there is too little of on this machine for the replicas that are missing; empty when nothing."""
         self.docs_path = ""
         """Where its replicas say that they serve documentation of their own."""
         self._constructor_failures = 0
+        self._good_failures = 0
+        """Of constructors of what ran before, since something of it ran last."""
         self._version_ran = False
+        self._refused_config = False
 
     # --- what there is ---
 
@@ -75,22 +97,37 @@ class Deployment:
 
     @property
     def serving(self) -> tuple[Replica, ...]:
-        """Those in the routing table, of any version."""
+        """Those that may take requests, of any version."""
         return tuple(replica for replica in self.replicas if replica.serving)
 
     @property
+    def routed(self) -> tuple[Replica, ...]:
+        """Those in the routing table: who is in trouble only when nobody else is there."""
+        serving = self.serving
+        return tuple(replica for replica in serving if not replica.troubled) or serving
+
+    @property
     def running(self) -> tuple[Replica, ...]:
-        """Those that are what is wanted: constructed, and of the target's version."""
+        """Those that are what is wanted: constructed, of the target's version, and with its settings."""
         return tuple(
             replica
             for replica in self.replicas
-            if replica.state is State.RUNNING and replica.version == self.spec.version
+            if replica.state in LASTING
+            and replica.version == self.spec.version
+            and replica.told == settings_of(self.spec, replica.rank)
         )
+
+    @property
+    def wanted(self) -> int:
+        """How many replicas there should be, of whatever is run."""
+        if self.membership is Membership.REMOVED:
+            return 0
+        return self.scaling.wanted_of(self._target[1])
 
     @property
     def settled(self) -> bool:
         """Everything that is wanted runs; more may still be on its way out."""
-        return len(self.running) >= self.spec.num_replicas
+        return len(self.running) >= (0 if self.membership is Membership.REMOVED else self.scaling.wanted)
 
     @property
     def version_ran(self) -> bool:
@@ -99,31 +136,48 @@ class Deployment:
 
     @property
     def failed(self) -> bool:
-        """The target's version is given up until the next deploy.
+        """What the user wants is given up until the next deploy.
 
-        While a replica of it recovers that is not decided: it may have run before the controller restarted.
+        While a replica of the version recovers that is not decided: it may have run before the controller restarted.
         """
+        if self._refused_config:
+            return True
         return (
             self._constructor_failures >= self.spec.max_constructor_failures
             and not self._version_ran
             and not any(replica.version == self.spec.version for replica in self.serving)
         )
 
+    @property
+    def _target(self) -> tuple[ApplicationSpec, DeploymentSpec]:
+        """What is run: what the user wants, or, when that has failed, what ran before."""
+        good = self._good
+        if self.failed and good is not None and self._good_failures < good[1].max_constructor_failures:
+            return good
+        return self._application, self.spec
+
     # --- what is wanted ---
 
     def aim(self, application: ApplicationSpec, spec: DeploymentSpec) -> None:
         """A deploy: this is wanted from now on, and what failed before is tried again."""
-        self._set_goal(spec)
+        before = self.wanted
+        failed = self.failed
+        self.scaling.aim(spec)
+        self._set_goal(spec, before, failed=failed)
         if spec.version != self.spec.version:
             self._version_ran = False
         self.membership = Membership.TARGET
         self._application = application
         self.spec = spec
         self._forgive()
-        for replica in self.replicas:
-            if replica.version == spec.version and not replica.stopping:
-                replica.application = application
-                replica.deployment = spec
+        self._hand_on(application, spec)
+
+    def fall_back_on(self, application: ApplicationSpec | None) -> None:
+        """What ran before; it is kept running should the target fail. None for nothing."""
+        spec = None
+        if application is not None:
+            spec = next((each for each in application.deployments if each.id == self.id), None)
+        self._good = (application, spec) if application is not None and spec is not None else None
 
     def retire(self) -> None:
         """The application's update dropped it."""
@@ -133,28 +187,93 @@ class Deployment:
     def remove(self) -> None:
         """Nothing of it is wanted any more."""
         self.membership = Membership.REMOVED
-        self.spec = msgspec.structs.replace(self.spec, num_replicas=0)
 
-    def _set_goal(self, spec: DeploymentSpec) -> None:
-        if spec.version != self.spec.version or self.failed or self.backoff.failures:
+    def _set_goal(self, spec: DeploymentSpec, before: int, *, failed: bool) -> None:
+        same = spec.version == self.spec.version and settings_of(spec, 0) == settings_of(self.spec, 0)
+        if not same or failed or self.backoff.failures:
             self.goal = Goal.UPDATE
-        elif spec.num_replicas == self.spec.num_replicas or (not self.reached and self.goal is Goal.UPDATE):
+        elif self.scaling.wanted == before or (not self.reached and self.goal is Goal.UPDATE):
             return
         else:
-            self.goal = Goal.UPSCALE if spec.num_replicas > self.spec.num_replicas else Goal.DOWNSCALE
+            self.goal = Goal.UPSCALE if self.scaling.wanted > before else Goal.DOWNSCALE
+        self.scaled_automatically = False
         self.reached = False
+
+    def _hand_on(self, application: ApplicationSpec, spec: DeploymentSpec) -> None:
+        for replica in self.replicas:
+            if replica.version == spec.version and not replica.stopping:
+                replica.application = application
+                replica.deployment = spec
+
+    def scaled(self, change: Change | None, *, automatically: bool) -> None:
+        """A number of replicas was decided on."""
+        if change is None:
+            return
+        self.goal = Goal.UPSCALE if change.after > change.before else Goal.DOWNSCALE
+        self.scaled_automatically = automatically
+        self.reached = False
+        text = f"from {change.before} to {change.after} replicas: {change.reason}"
+        self._notes.of_deployment("scale", self.id, text)
 
     # --- what happens ---
 
     def observe(self, replica: Replica, before: State, signal: Signal, detail: str, now: float) -> None:
         """``signal`` took a replica of it out of ``before``: count that when it is a failure."""
         failure = failure_of(replica, before, signal, detail)
-        if failure is None or replica.version != self.spec.version:
+        if failure is None:
             return
-        self.last_failure = failure
-        self._constructor_failures += failure.in_constructor
+        self._notes.of_deployment("replica", self.id, summary_of(failure), replica.replica_id)
+        if replica.version not in (self.spec.version, self._target[1].version):
+            return
+        if self._target[1] is not self.spec:
+            self._good_failures += failure.in_constructor
+        elif replica.version == self.spec.version:
+            self.last_failure = failure
+            gave_up = self.failed
+            self._constructor_failures += failure.in_constructor
+            if self.failed and not gave_up:
+                self._note_failed()
         # A recovering replica counts as one that ran: the controller's restart is not its version's fault.
         self.backoff.fail(now, worked_before=self._version_ran or not failure.in_constructor)
+
+    def _note_failed(self) -> None:
+        what = " What ran before goes on." if self._good is not None else ""
+        summary = summary_of(self.last_failure) if self.last_failure else ""
+        self._notes.of_deployment("deploy", self.id, f"failed to deploy: {summary}.{what}")
+
+    def reconfigured(self, replica: Replica, error: str) -> None:
+        """A replica has its new settings, or refused them with the user's traceback."""
+        if not error:
+            return
+        wanted = settings_of(self.spec, replica.rank)
+        refused_what_is_wanted = replica.version == self.spec.version and replica.told == wanted
+        replica.told = None
+        if not refused_what_is_wanted or self._refused_config:
+            return
+        self._refused_config = True
+        self.last_failure = Failure(
+            in_constructor=False,
+            trigger="CONFIG_UPDATE_STARTED",
+            message=f"reconfigure of {self.id.name} failed: {error.strip().rpartition(chr(10))[2]}\n{error}",
+        )
+        self._note_failed()
+
+    def health_checked(self, replica: Replica, error: str) -> bool:
+        """A health check came to an end; whether the replica is to be replaced."""
+        if not error:
+            if replica.health_failures:
+                self._notes.of_deployment("health", self.id, "passes its health check again", replica.replica_id)
+            replica.health_failures = 0
+            replica.trouble = ""
+            return False
+        replica.health_failures += 1
+        replica.trouble = f"failed its health check: {error.strip().rpartition(chr(10))[2]}"
+        self._notes.of_deployment("health", self.id, replica.trouble, replica.replica_id)
+        return replica.health_failures >= HEALTH_FAILURES
+
+    def load_changed(self, load: Load, now: float) -> None:
+        """How busy it is; what follows from it comes with ``reconcile``."""
+        self.scaling.observe(load, now)
 
     def calm_down(self, now: float) -> None:
         """Forget failures that enough good running has followed."""
@@ -163,36 +282,95 @@ class Deployment:
             self.backoff.reset()
             self.last_failure = None
 
-    def reconcile(self, now: float) -> list[Command]:
-        """One step towards the target: everything that can be done now."""
+    # --- the step towards it ---
+
+    def reconcile(self, now: float, at_s: float) -> list[Command]:
+        """One step towards the target: everything that can be done now. ``at_s`` is the wall time."""
+        if self.membership is Membership.TARGET:
+            self.scaled(self.scaling.decide(now, at_s), automatically=True)
         commands: list[Command] = []
         step = self._plan()
         for replica in step.stop:
             commands += replica.stop(now, self._reason_to_stop(replica))
-        if now >= self.backoff.not_before:
-            for _ in range(step.missing):
-                commands += self._fleet.start(self._application, self.spec, now)
+        commands += self._start_missing(step, now)
+        commands += self._reconfigure(now)
         self._note_progress()
         return commands
 
+    def _start_missing(self, step: Plan, now: float) -> list[Command]:
+        self.waits_for = ""
+        if now < self.backoff.not_before:
+            return []
+        commands: list[Command] = []
+        for _ in range(step.missing):
+            started = self._start_one(now)
+            if isinstance(started, Unplaceable):
+                self.waits_for = started.reason
+                if not commands:
+                    commands += self._make_room(step, now)
+                break
+            commands += started
+        return commands
+
+    def _start_one(self, now: float) -> list[Command] | Unplaceable:
+        application, spec = self._target
+        most = spec.max_replicas_per_node
+        if most is not None and sum(not replica.stopping for replica in self.replicas) >= most:
+            return Unplaceable(f"max_replicas_per_node={most}, and there is one machine")
+        return self._fleet.start(application, spec, free_rank(self._members()), now)
+
+    def _make_room(self, step: Plan, now: float) -> list[Command]:
+        """There is none for both versions: stop old ones first, unless some are stopping already."""
+        if any(replica.stopping for replica in self.replicas):
+            return []
+        commands: list[Command] = []
+        for replica in step.in_the_way:
+            commands += replica.stop(now, f"makes room for version {self._target[1].version}")
+        return commands
+
+    def _reconfigure(self, now: float) -> list[Command]:
+        """Tell those that are constructed what they do not know yet."""
+        spec = self._target[1]
+        assign_ranks(self._members(), self.wanted)
+        commands: list[Command] = []
+        for replica in self.replicas:
+            ready = replica.state is State.RUNNING and replica.version == spec.version
+            if ready and replica.told != settings_of(spec, replica.rank):
+                replica.application, replica.deployment = self._target
+                commands += replica.take(Signal.RECONFIGURE, now)
+        return commands
+
+    def _members(self) -> list[Replica]:
+        """Those that count for what is run, and share its ranks."""
+        version = self._target[1].version
+        return [r for r in self.replicas if r.version == version and not r.stopping and not r.worn]
+
     def next_deadline(self) -> float | None:
         """When it wants to be reconciled although nothing happened; its replicas' deadlines are not in it."""
-        waits_for_backoff = self.backoff.not_before if self._plan().missing else None
-        return min((at for at in (waits_for_backoff, self._calm_at()) if at is not None), default=None)
+        waits_for_backoff = self.backoff.not_before if self._plan().missing and not self.waits_for else None
+        deadlines = (waits_for_backoff, self._calm_at(), self.scaling.next_deadline())
+        return min((at for at in deadlines if at is not None), default=None)
 
     def _plan(self) -> Plan:
-        return plan(self.spec, self.replicas, failed=self.failed)
+        spec = self._target[1]
+        return plan(spec, self.wanted, self.replicas, failed=self.failed and spec is self.spec)
 
     def _reason_to_stop(self, replica: Replica) -> str:
         if self.membership is Membership.REMOVED:
             return "its deployment is removed"
-        if replica.version != self.spec.version:
-            return f"version {self.spec.version} replaces it"
+        version = self._target[1].version
+        if replica.version != version:
+            failed = self.failed and replica.version == self.spec.version
+            return "its version failed to deploy" if failed else f"version {version} replaces it"
+        if replica.worn:
+            return f"a new one replaces it: {replica.worn}"
         return "its version failed to deploy" if self.failed else "scaled down"
 
     def _note_progress(self) -> None:
-        if self.running:
+        if any(r.state in CONSTRUCTED and r.version == self.spec.version for r in self.replicas):
             self._version_ran = True
+        if any(r.state in CONSTRUCTED and r.version == self._target[1].version for r in self.replicas):
+            self._good_failures = 0
         stopping = any(replica.stopping for replica in self.replicas)
         if self.settled and not (self.goal is Goal.DOWNSCALE and stopping):
             self.reached = True
@@ -206,8 +384,9 @@ class Deployment:
         if not self.backoff.failures:
             return None
         last = self.backoff.last_failure_at
-        proven = [replica.since for replica in self.running if replica.since >= last]
-        if not proven and self.running and self.settled:
+        running = self.running
+        proven = [replica.since for replica in running if replica.since >= last]
+        if not proven and running and self.settled:
             proven = [last]
         return min(proven) + CALM_S if proven else None
 
@@ -215,3 +394,5 @@ class Deployment:
         self.backoff.reset()
         self.last_failure = None
         self._constructor_failures = 0
+        self._refused_config = False
+        self._good_failures = 0

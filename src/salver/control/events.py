@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from salver.records import ApplicationSpec, DeploymentId, DeploymentSpec, GpuShares, Target
+from salver.records import ApplicationSpec, DeploymentId, DeploymentSpec, GpuShares, Resources, Target
 from salver.views import Happening
 from salver.wire.snapshot import Snapshot
 
@@ -56,6 +56,7 @@ class FoundProcess(Struct, frozen=True):
     pid: int
     address: str
     gpus: GpuShares = ()
+    resources: Resources = Resources()
 
 
 class Recover(Struct, frozen=True):
@@ -85,10 +86,12 @@ class ReplicaInitialized(Struct, frozen=True):
 
     Attributes:
         docs_path: where its application serves its own documentation, below the route prefix; empty for nowhere.
+        rank: the number that it has; -1 for none.
     """
 
     replica_id: str
     docs_path: str = ""
+    rank: int = -1
 
 
 class InitializeFailed(Struct, frozen=True):
@@ -99,9 +102,15 @@ class InitializeFailed(Struct, frozen=True):
 
 
 class ReplicaReconfigured(Struct, frozen=True):
-    """ReconfigureReplica came to an end; ``error`` holds the user's traceback, empty when it worked."""
+    """ReconfigureReplica came to an end.
+
+    Attributes:
+        number: of the command.
+        error: the user's traceback, empty when it worked.
+    """
 
     replica_id: str
+    number: int
     error: str = ""
 
 
@@ -176,14 +185,8 @@ class Tick(Struct, frozen=True):
     """Time passed; sent when ``next_deadline()`` is due."""
 
 
-Event = (
-    DeployApplication
-    | DeleteApplication
-    | RollBack
-    | ScaleDeployment
-    | SetCapacity
-    | Recover
-    | ProcessStarted
+ReplicaEvent = (
+    ProcessStarted
     | StartFailed
     | ReplicaInitialized
     | InitializeFailed
@@ -192,10 +195,21 @@ Event = (
     | ReplicaSilent
     | ReplicaResponsive
     | ReplicaWorn
+    | ProcessExited
+)
+"""What concerns one replica."""
+
+Event = (
+    Recover
+    | DeployApplication
+    | DeleteApplication
+    | RollBack
+    | ScaleDeployment
+    | SetCapacity
     | LoadSampled
     | PolicyDecided
-    | ProcessExited
     | Tick
+    | ReplicaEvent
 )
 
 # --- commands -------------------------------------------------------------------------------------------
@@ -224,10 +238,11 @@ class InitializeReplica(Struct, frozen=True):
 
 
 class ReconfigureReplica(Struct, frozen=True):
-    """Tell a replica its new settings. Outcome: ReplicaReconfigured."""
+    """Tell a replica its new settings. Outcome: ReplicaReconfigured, with the same number."""
 
     replica_id: str
     address: str
+    number: int
     deployment: DeploymentSpec
     rank: int = -1
 

@@ -6,7 +6,9 @@ from msgspec import Struct
 
 from salver.control.replica import START_TIMEOUT_S, Replica, Signal, State
 
-FAILURES = frozenset({Signal.START_FAILED, Signal.INITIALIZE_FAILED, Signal.EXITED, Signal.DEADLINE})
+FAILURES = frozenset(
+    {Signal.START_FAILED, Signal.INITIALIZE_FAILED, Signal.UNHEALTHY, Signal.EXITED, Signal.DEADLINE}
+)
 """Signals that end a replica which was wanted."""
 
 
@@ -33,11 +35,17 @@ def failure_of(replica: Replica, before: State, signal: Signal, detail: str) -> 
             return _startup_failure(_start_message(replica, signal, detail))
         case State.INITIALIZING:
             return _startup_failure(_constructor_message(replica, signal, detail))
-        case State.RUNNING | State.RECOVERING:
-            message = f"{_loss_message(replica, signal, detail)}; a new one is starting"
-            return Failure(in_constructor=False, trigger="UNSPECIFIED", message=message)
+        case State.RUNNING | State.RECOVERING | State.UPDATING | State.BLOCKED | State.HUNG:
+            message = f"{_loss_message(replica, before, signal, detail)}; a new one is starting"
+            trigger = "HEALTH_CHECK_FAILED" if signal is Signal.UNHEALTHY else "UNSPECIFIED"
+            return Failure(in_constructor=False, trigger=trigger, message=message)
         case State.DRAINING | State.KILLING | State.GONE:
             return None
+
+
+def summary_of(failure: Failure) -> str:
+    """The first line of its message."""
+    return failure.message.partition("\n")[0]
 
 
 def _startup_failure(message: str) -> Failure:
@@ -62,9 +70,16 @@ def _constructor_message(replica: Replica, signal: Signal, detail: str) -> str:
     return f"{text}\n{detail}" if "\n" in detail.strip() else text
 
 
-def _loss_message(replica: Replica, signal: Signal, detail: str) -> str:
+def _loss_message(replica: Replica, before: State, signal: Signal, detail: str) -> str:
     if signal is Signal.EXITED:
         return _exit_message(replica, detail)
+    if signal is Signal.UNHEALTHY:
+        return f"replica {replica.replica_id} {detail}"
+    if before is State.HUNG:
+        return f"replica {replica.replica_id} was silent for {replica.deployment.hang_timeout_s:g} s and is killed"
+    if before is State.UPDATING:
+        timeout_s = replica.deployment.startup_timeout_s
+        return f"reconfigure of replica {replica.replica_id} did not return within {timeout_s:g} s"
     after = "after the controller restarted"
     if signal is Signal.DEADLINE:
         timeout_s = replica.deployment.startup_timeout_s

@@ -1,7 +1,7 @@
-"""Every replica that has, or may have, a process: identities, slots, deadlines.
+"""Every replica that has, or may have, a process: identities, slots, resources, deadlines.
 
-A replica is in the fleet until its process is gone, whatever became of its deployment. So an id or a slot of
-the load board is never given to two processes at once.
+A replica is in the fleet until its process is gone, whatever became of its deployment. So an id, a slot of
+the load board or a GPU is never given to two processes at once.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import itertools
 from collections.abc import Callable, Iterator
 
 from salver.control.events import Command, FoundProcess
+from salver.control.placement import Unplaceable, place
 from salver.control.replica import Replica, State
-from salver.records import ApplicationSpec, DeploymentId, DeploymentSpec
+from salver.records import ApplicationSpec, Capacity, DeploymentId, DeploymentSpec
 
 MAX_SUFFIX_DRAWS = 1000
 
@@ -21,10 +22,12 @@ class Fleet:
 
     Args:
         new_suffix: gives a fresh short suffix; drawn again when it is taken.
+        capacity: what there is to be reserved.
     """
 
-    def __init__(self, new_suffix: Callable[[], str]) -> None:
+    def __init__(self, new_suffix: Callable[[], str], capacity: Capacity) -> None:
         self._new_suffix = new_suffix
+        self._capacity = capacity
         self._by_id: dict[str, Replica] = {}
         self._by_deployment: dict[DeploymentId, dict[str, Replica]] = {}
 
@@ -38,9 +41,17 @@ class Fleet:
         """The deployment's replicas, oldest first, also those on the way out."""
         return tuple(self._by_deployment.get(deployment, {}).values())
 
-    def start(self, application: ApplicationSpec, deployment: DeploymentSpec, now: float) -> list[Command]:
-        """A new replica in the smallest free slot."""
-        replica = Replica(self._new_id(deployment.id), self._free_slot(), application, deployment, now)
+    def start(
+        self, application: ApplicationSpec, deployment: DeploymentSpec, rank: int, now: float
+    ) -> list[Command] | Unplaceable:
+        """A new replica in the smallest free slot, or what there is too little of for it."""
+        taken = ((replica.resources, replica.gpus) for replica in self)
+        gpus = place(self._capacity, taken, deployment.resources)
+        if isinstance(gpus, Unplaceable):
+            return gpus
+        replica_id, slot, resources = self._new_id(deployment.id), self._free_slot(), deployment.resources
+        replica = Replica(replica_id, slot, application, deployment, resources, gpus, now)
+        replica.rank = rank
         self._add(replica)
         return replica.begin(State.STARTING, now, "start")
 
@@ -76,7 +87,8 @@ class Fleet:
     def _found(
         self, process: FoundProcess, application: ApplicationSpec, deployment: DeploymentSpec, now: float
     ) -> Replica:
-        replica = Replica(process.replica_id, process.slot, application, deployment, now)
+        resources, gpus = process.resources, process.gpus
+        replica = Replica(process.replica_id, process.slot, application, deployment, resources, gpus, now)
         replica.locate(process.pid, process.address)
         self._add(replica)
         return replica

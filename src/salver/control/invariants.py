@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from salver.control.application import Application
 from salver.control.deployment import Membership
 from salver.control.fleet import Fleet
-from salver.control.replica import Replica, State
+from salver.control.replica import LASTING, Replica, State
 from salver.control.routing_table import routing_table
 from salver.wire.snapshot import Snapshot
 
@@ -35,7 +35,7 @@ def _check_replica(replica: Replica) -> None:
     assert replica.state is not State.GONE, f"a replica that is gone is still in the fleet: {story}"
     assert replica.replica_id.startswith(f"{replica.deployment_id}#"), f"misnamed: {story}"
     unending = replica.deadline is None
-    assert unending == (replica.state is State.RUNNING), f"only a running replica has no deadline: {story}"
+    assert unending == (replica.state in LASTING), f"only one that runs has no deadline: {story}"
     if replica.state not in (State.STARTING, State.KILLING):
         assert replica.address, f"in {replica.state.value} without an address: {story}"
 
@@ -52,8 +52,8 @@ def _check_ownership(replica: Replica, applications: Mapping[str, Application]) 
 def _check_sizes(application: Application) -> None:
     for deployment in application.deployments.values():
         live = [replica for replica in deployment.replicas if not replica.stopping]
-        current = [replica for replica in live if replica.version == deployment.spec.version]
-        wanted = deployment.spec.num_replicas
+        current = [replica for replica in live if replica.version == deployment.spec.version and not replica.worn]
+        wanted = deployment.wanted
         stories = "\n".join(replica.story() for replica in live)
         assert len(current) <= wanted, f"{deployment.id} has {len(current)} of {wanted} replicas:\n{stories}"
         assert len(live) <= 2 * wanted, f"{deployment.id}, target {wanted}, surged beyond twice that:\n{stories}"
@@ -64,7 +64,9 @@ def _check_snapshot(applications: Mapping[str, Application], fleet: Fleet, snaps
     assert table == snapshot, f"published {snapshot}, but the state says {table}"
     routed = {replica.replica_id for deployment in snapshot.deployments for replica in deployment.replicas}
     for replica in fleet:
-        assert (replica.replica_id in routed) == replica.serving, f"wrongly routed: {replica.story()}"
+        is_routed = replica.replica_id in routed
+        assert not is_routed or replica.serving, f"routed, yet it cannot serve: {replica.story()}"
+        assert is_routed or replica.troubled or not replica.serving, f"serves, yet is not routed: {replica.story()}"
     prefixes = Counter(app.route_prefix for app in snapshot.applications if app.route_prefix is not None)
     for prefix, count in prefixes.items():
         assert count == 1, f"{count} applications have route prefix {prefix}: {snapshot.applications}"

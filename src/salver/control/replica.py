@@ -15,8 +15,17 @@ from __future__ import annotations
 from collections import deque
 from enum import Enum
 
-from salver.control.events import Command, DrainReplica, InitializeReplica, KillReplica, StartReplica
-from salver.records import ApplicationSpec, DeploymentId, DeploymentSpec
+from msgspec.structs import replace
+
+from salver.control.events import (
+    Command,
+    DrainReplica,
+    InitializeReplica,
+    KillReplica,
+    ReconfigureReplica,
+    StartReplica,
+)
+from salver.records import ApplicationSpec, DeploymentId, DeploymentSpec, GpuShares, Resources
 
 START_TIMEOUT_S = 10.0
 """How long the engine may take to start a process; a fork takes milliseconds, so this is a hung machine."""
@@ -32,32 +41,47 @@ HISTORY_LENGTH = 16
 
 
 class State(Enum):
-    """Where a replica is in its life; only ``RUNNING`` has no deadline."""
+    """Where a replica is in its life; all but those in ``LASTING`` have a deadline."""
 
     STARTING = "STARTING"
     INITIALIZING = "INITIALIZING"
     RECOVERING = "RECOVERING"
     RUNNING = "RUNNING"
+    UPDATING = "UPDATING"
+    BLOCKED = "BLOCKED"
+    HUNG = "HUNG"
     DRAINING = "DRAINING"
     KILLING = "KILLING"
     GONE = "GONE"
 
 
 class Signal(Enum):
-    """What a replica can be told; the last two are decisions, the others are facts."""
+    """What a replica can be told; the last three are decisions, the others are facts."""
 
     PROCESS_STARTED = "process started"
     START_FAILED = "start failed"
     INITIALIZED = "initialized"
     INITIALIZE_FAILED = "initialize failed"
+    RECONFIGURED = "reconfigured"
+    BLOCKED = "event loop blocked"
+    HUNG = "silent"
+    RESPONSIVE = "answers again"
+    UNHEALTHY = "health check failed"
     EXITED = "process exited"
     DEADLINE = "deadline passed"
+    RECONFIGURE = "reconfigure"
     DRAIN = "drain"
     KILL = "kill"
 
 
-SERVING = frozenset({State.RUNNING, State.RECOVERING})
-"""In the routing table. A recovering replica is: before the controller restarted it probably ran."""
+SERVING = frozenset({State.RUNNING, State.RECOVERING, State.UPDATING, State.BLOCKED})
+"""May take requests. So may a recovering one: before the controller restarted, or it fell silent, it probably ran."""
+
+CONSTRUCTED = frozenset({State.RUNNING, State.UPDATING, State.BLOCKED})
+"""Known to have its user's object."""
+
+LASTING = frozenset({State.RUNNING, State.BLOCKED})
+"""Without a deadline. A blocked replica computes where it should not; for how long is its author's affair."""
 
 STOPPING = frozenset({State.DRAINING, State.KILLING})
 """On the way out: no longer counted as a replica of its deployment."""
@@ -80,8 +104,30 @@ TRANSITIONS: dict[tuple[State, Signal], State] = {
     (State.RECOVERING, Signal.DEADLINE): State.KILLING,
     # Not killed: it may be serving, and then its requests must finish.
     (State.RECOVERING, Signal.DRAIN): State.DRAINING,
+    (State.RECOVERING, Signal.HUNG): State.HUNG,
+    (State.RECOVERING, Signal.UNHEALTHY): State.DRAINING,
     (State.RUNNING, Signal.EXITED): State.GONE,
     (State.RUNNING, Signal.DRAIN): State.DRAINING,
+    (State.RUNNING, Signal.RECONFIGURE): State.UPDATING,
+    (State.RUNNING, Signal.BLOCKED): State.BLOCKED,
+    (State.RUNNING, Signal.HUNG): State.HUNG,
+    (State.RUNNING, Signal.UNHEALTHY): State.DRAINING,
+    (State.UPDATING, Signal.RECONFIGURED): State.RUNNING,
+    (State.UPDATING, Signal.EXITED): State.GONE,
+    (State.UPDATING, Signal.DRAIN): State.DRAINING,
+    (State.UPDATING, Signal.UNHEALTHY): State.DRAINING,
+    (State.UPDATING, Signal.DEADLINE): State.DRAINING,
+    (State.BLOCKED, Signal.RESPONSIVE): State.RUNNING,
+    (State.BLOCKED, Signal.HUNG): State.HUNG,
+    (State.BLOCKED, Signal.EXITED): State.GONE,
+    (State.BLOCKED, Signal.DRAIN): State.DRAINING,
+    (State.BLOCKED, Signal.UNHEALTHY): State.DRAINING,
+    # It may have been silent before it was constructed, or have lost what it was told: it is asked what it is.
+    (State.HUNG, Signal.RESPONSIVE): State.RECOVERING,
+    (State.HUNG, Signal.BLOCKED): State.BLOCKED,
+    (State.HUNG, Signal.EXITED): State.GONE,
+    (State.HUNG, Signal.DRAIN): State.DRAINING,
+    (State.HUNG, Signal.DEADLINE): State.KILLING,
     (State.DRAINING, Signal.EXITED): State.GONE,
     (State.DRAINING, Signal.DEADLINE): State.KILLING,
     (State.KILLING, Signal.EXITED): State.GONE,
@@ -91,19 +137,48 @@ TRANSITIONS: dict[tuple[State, Signal], State] = {
     (State.KILLING, Signal.DEADLINE): State.KILLING,
 }
 
+_ANSWERS = (Signal.PROCESS_STARTED, Signal.INITIALIZED, Signal.INITIALIZE_FAILED, Signal.RECONFIGURED)
+_OBSERVATIONS = (Signal.BLOCKED, Signal.HUNG, Signal.RESPONSIVE, Signal.UNHEALTHY)
+
 IGNORED: frozenset[tuple[State, Signal]] = frozenset(
-    {
-        (State.INITIALIZING, Signal.PROCESS_STARTED),
-        (State.RECOVERING, Signal.PROCESS_STARTED),
-        (State.RUNNING, Signal.PROCESS_STARTED),
-        (State.RUNNING, Signal.INITIALIZED),
-        (State.DRAINING, Signal.PROCESS_STARTED),
-        (State.DRAINING, Signal.INITIALIZED),
-        (State.DRAINING, Signal.INITIALIZE_FAILED),
-        (State.KILLING, Signal.INITIALIZED),
-        (State.KILLING, Signal.INITIALIZE_FAILED),
-    }
+    (state, signal)
+    for state, signals in {
+        # Constructors block, and import what holds Python's lock for seconds: their deadline is the start-up's.
+        State.STARTING: _OBSERVATIONS,
+        State.INITIALIZING: (Signal.PROCESS_STARTED, *_OBSERVATIONS),
+        State.RECOVERING: (Signal.PROCESS_STARTED, Signal.RECONFIGURED, Signal.BLOCKED, Signal.RESPONSIVE),
+        State.RUNNING: (*_ANSWERS, Signal.RESPONSIVE),
+        # The same for ``reconfigure``.
+        State.UPDATING: (*_ANSWERS[:3], Signal.BLOCKED, Signal.HUNG, Signal.RESPONSIVE),
+        State.BLOCKED: (*_ANSWERS, Signal.BLOCKED),
+        State.HUNG: (*_ANSWERS, Signal.HUNG, Signal.UNHEALTHY),
+        State.DRAINING: (*_ANSWERS, *_OBSERVATIONS),
+        State.KILLING: (*_ANSWERS[1:], *_OBSERVATIONS),
+    }.items()
+    for signal in signals
 )
+
+
+Settings = tuple[object, ...]
+
+
+def settings_of(deployment: DeploymentSpec, rank: int) -> Settings:
+    """What a running replica can be told anew: of two equal ones nothing need be told."""
+    return (
+        rank,
+        deployment.user_config,
+        deployment.max_ongoing_requests,
+        deployment.graceful_shutdown_timeout_s,
+        deployment.cancel_grace_s,
+        deployment.max_rss_bytes,
+        deployment.max_requests,
+        deployment.logging,
+    )
+
+
+def without_code(deployment: DeploymentSpec) -> DeploymentSpec:
+    """For a replica that has its code."""
+    return replace(deployment, definition=b"")
 
 
 class InvalidTransition(AssertionError):
@@ -118,17 +193,39 @@ class Replica:
         slot: its place on the load board.
         application: what it belongs to, for its code context.
         deployment: what it runs.
+        resources, gpus: what it has reserved, and got for that.
         now: when it came to the controller's knowledge, monotonic seconds.
     """
 
     def __init__(
-        self, replica_id: str, slot: int, application: ApplicationSpec, deployment: DeploymentSpec, now: float
+        self,
+        replica_id: str,
+        slot: int,
+        application: ApplicationSpec,
+        deployment: DeploymentSpec,
+        resources: Resources,
+        gpus: GpuShares,
+        now: float,
     ) -> None:
         self.replica_id = replica_id
         self.slot = slot
         self.application = application
         self.deployment = deployment
+        self.resources = resources
+        self.gpus = gpus
         self.created_at = now
+        self.rank = -1
+        """Its number among the deployment's replicas; -1 when it has none, or it is not known."""
+        self.told: Settings | None = None
+        """What it was told last to be like; None when that is not known."""
+        self.tellings = 0
+        """How often it was told."""
+        self.health_failures = 0
+        """Of the user's ``check_health``, in a row."""
+        self.worn = ""
+        """Why it is to be replaced although it works; empty when it is not."""
+        self.trouble = ""
+        """Why it is silent or failed a health check, for people; empty when all is well."""
         self.pid: int | None = None
         self.address = ""
         self.state = State.GONE
@@ -152,6 +249,11 @@ class Replica:
     def stopping(self) -> bool:
         return self.state in STOPPING
 
+    @property
+    def troubled(self) -> bool:
+        """It may serve, and others should be preferred."""
+        return self.state is State.BLOCKED or self.health_failures > 0
+
     def begin(self, state: State, now: float, why: str) -> list[Command]:
         """Enter the first state: STARTING, or for a process that was found RECOVERING or KILLING."""
         return self._enter(state, now, why)
@@ -174,8 +276,9 @@ class Replica:
         return self._enter(following, now, why)
 
     def stop(self, now: float, why: str) -> list[Command]:
-        """Drain it when requests may be running in it, else kill it."""
-        return self.take(Signal.DRAIN if self.serving else Signal.KILL, now, why)
+        """Drain it when requests may run in it, else kill it."""
+        has_requests = self.state not in (State.STARTING, State.INITIALIZING)
+        return self.take(Signal.DRAIN if has_requests else Signal.KILL, now, why)
 
     def story(self) -> str:
         """What happened to it, for people: one line each, the last ``HISTORY_LENGTH`` of them."""
@@ -186,6 +289,13 @@ class Replica:
         self._record(now, f"{self.state.value} -> {state.value}: {why}")
         self.state = state
         self.since = now
+        if state is State.RUNNING:
+            self.trouble = ""
+        elif state is State.RECOVERING:
+            self.told = None
+        elif state in (State.INITIALIZING, State.UPDATING):
+            self.tellings += 1
+            self.told = settings_of(self.deployment, self.rank)
         timeout_s = self._timeout_s()
         self.deadline = None if timeout_s is None else now + timeout_s
         return self._request()
@@ -195,26 +305,32 @@ class Replica:
             case State.STARTING:
                 return START_TIMEOUT_S
             # A recovering replica may have begun to construct just before the controller restarted.
-            case State.INITIALIZING | State.RECOVERING:
+            case State.INITIALIZING | State.RECOVERING | State.UPDATING:
                 return self.deployment.startup_timeout_s
+            case State.HUNG:
+                return self.deployment.hang_timeout_s
             case State.DRAINING:
                 return self.deployment.graceful_shutdown_timeout_s + DRAIN_MARGIN_S
             case State.KILLING:
                 return KILL_TIMEOUT_S
-            case State.RUNNING | State.GONE:
+            case State.RUNNING | State.BLOCKED | State.GONE:
                 return None
 
     def _request(self) -> list[Command]:
         match self.state:
             case State.STARTING:
-                return [StartReplica(self.replica_id, self.slot, self.deployment)]
+                return [StartReplica(self.replica_id, self.slot, self.deployment, self.gpus)]
             case State.INITIALIZING | State.RECOVERING:
-                return [InitializeReplica(self.replica_id, self.address, self.application, self.deployment)]
+                deployment, rank = self.deployment, self.rank
+                return [InitializeReplica(self.replica_id, self.address, self.application, deployment, rank)]
+            case State.UPDATING:
+                deployment, number = without_code(self.deployment), self.tellings
+                return [ReconfigureReplica(self.replica_id, self.address, number, deployment, self.rank)]
             case State.DRAINING:
                 return [DrainReplica(self.replica_id, self.address)]
             case State.KILLING:
                 return [KillReplica(self.replica_id)]
-            case State.RUNNING | State.GONE:
+            case State.RUNNING | State.BLOCKED | State.HUNG | State.GONE:
                 return []
 
     def _record(self, now: float, text: str) -> None:

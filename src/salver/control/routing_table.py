@@ -26,7 +26,7 @@ def routing_table(applications: Iterable[Application], epoch: int, version: int)
 def _deployment_route(deployment: Deployment) -> DeploymentRoute:
     return DeploymentRoute(
         key=str(deployment.id),
-        replicas=tuple(ReplicaRoute(r.replica_id, r.address, r.slot) for r in deployment.serving),
+        replicas=tuple(ReplicaRoute(r.replica_id, r.address, r.slot) for r in deployment.routed),
         max_ongoing_requests=deployment.spec.max_ongoing_requests,
         max_queued_requests=deployment.spec.max_queued_requests,
         unavailable=unavailable_reason(deployment),

@@ -5,21 +5,32 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from typing import Any, Protocol, cast
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 
-from salver.controller.api_records import StatusAnswer
+from salver.controller.api_records import EventsAnswer, StatusAnswer
 from salver.errors import ServeException
-from salver.records import ApplicationSpec
-from salver.views import ApplicationView
+from salver.records import ApplicationSpec, JsonDict
+from salver.views import ApplicationView, Happening
 
+_INSTANCE = "/api/serve/applications/"
 _TIMEOUT_S = 90.0
 _AWAY_AT_MOST_S = 5.0
 
 
 class ControlRefused(ServeException):
-    """The controller understood and said no; the message is its reason."""
+    """The controller understood and said no; the message is its reason.
+
+    Attributes:
+        status: of the HTTP answer.
+        problems: each by itself, where there may be several.
+    """
+
+    def __init__(self, message: str, status: int = 0, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.problems = problems
 
 
 class ControlUnreachable(ServeException):
@@ -41,10 +52,11 @@ class Control(Protocol):
 class ControlClient:
     """Asks one instance's controller.
 
-    Every request is idempotent, so one that meets a controller in the moment of its death is sent again to the next.
+    A request that meets a controller in the moment of its death is sent again to the next, if doing it twice is the
+    same as doing it once.
 
     Raises (all methods):
-        ControlRefused: the request is wrong.
+        ControlRefused: the request is wrong; ``status`` says how.
         ControlUnreachable: no controller answers within 5 s.
     """
 
@@ -52,11 +64,11 @@ class ControlClient:
         self._path = control_socket
 
     def deploy(self, spec: ApplicationSpec) -> None:
-        self._request("PUT", f"/api/v1/applications/{quote(spec.name, safe='')}", msgspec.msgpack.encode(spec))
+        self._request("PUT", _application(spec.name), msgspec.msgpack.encode(spec))
 
     def delete(self, name: str, wait_s: float) -> bool:
         """Whether it was gone within ``wait_s`` seconds."""
-        answer = self._request("DELETE", f"/api/v1/applications/{quote(name, safe='')}?wait_s={wait_s}")
+        answer = self._request("DELETE", f"{_application(name)}?wait_s={wait_s}")
         return bool(msgspec.json.decode(answer)["gone"])
 
     def status(self) -> StatusAnswer:
@@ -68,7 +80,51 @@ class ControlClient:
         status = msgspec.json.decode(answer, type=StatusAnswer)
         return next((view for view in status.applications if view.name == name), None)
 
-    def _request(self, method: str, target: str, body: bytes | None = None) -> bytes:
+    def declare(self, config: JsonDict) -> tuple[str, ...]:
+        """Deploy a config, given as its JSON object; its warnings, as soon as it is accepted, before it is built."""
+        answer = self._request("PUT", _INSTANCE, msgspec.json.encode(config))
+        return tuple(msgspec.json.decode(answer)["warnings"])
+
+    def details(self, api_type: str | None = None) -> JsonDict:
+        """The whole instance, in Ray Serve's words; ``api_type``: only what is ``declarative`` or ``imperative``."""
+        query = "" if api_type is None else f"?api_type={quote(api_type, safe='')}"
+        return msgspec.json.decode(self._request("GET", _INSTANCE + query), type=JsonDict)
+
+    def shutdown_applications(self) -> None:
+        """End the instance, applications and all; returns before it has ended."""
+        self._request("DELETE", _INSTANCE)
+
+    def rollback(self, name: str) -> None:
+        """Deploy the version again that ran before.
+
+        Raises:
+            ControlUnreachable: also when it is not known whether it was done: a second time would undo the first.
+        """
+        self._request("POST", f"{_application(name)}/rollback", once=True)
+
+    def scale(self, app: str, deployment: str, num_replicas: int) -> None:
+        """Set the number of replicas of a deployment whose application has ``external_scaler_enabled``."""
+        target = f"{_application(app)}/deployments/{quote(deployment, safe='')}/scale"
+        self._request("POST", target, msgspec.json.encode({"target_num_replicas": num_replicas}))
+
+    def events(
+        self, after: int = 0, wait_s: float = 0.0, app: str = "", deployment: str = ""
+    ) -> tuple[Happening, ...]:
+        """What has happened after that number, oldest first; waits up to ``wait_s`` seconds, at most 60, for some.
+
+        Args:
+            app, deployment: only what concerns these; empty for all.
+        """
+        query = urlencode({"after": after, "wait_s": wait_s, "app": app, "deployment": deployment})
+        answer = self._request("GET", f"/api/v1/events?{query}")
+        return msgspec.json.decode(answer, type=EventsAnswer).events
+
+    def _request(self, method: str, target: str, body: bytes | None = None, *, once: bool = False) -> bytes:
+        """The answer's body.
+
+        Args:
+            once: what was sent is not sent again, for it may have been done.
+        """
         from salver.controller.unix_http import exchange  # not before it is needed: most replicas never ask
 
         deadline = time.monotonic() + _AWAY_AT_MOST_S
@@ -77,21 +133,36 @@ class ControlClient:
                 status, data = exchange(self._path, method, target, body, _TIMEOUT_S)
             except FileNotFoundError as error:
                 raise ControlUnreachable("The instance is gone.") from error
+            except ConnectionRefusedError as error:
+                self._wait_for_the_next(deadline, error)
             except OSError as error:
-                if time.monotonic() > deadline:
-                    raise ControlUnreachable(f"The controller does not answer: {error}") from error
-                time.sleep(0.05)
+                if once:
+                    raise ControlUnreachable(
+                        f"The controller went away; look at the status to see whether it was done: {error}"
+                    ) from error
+                self._wait_for_the_next(deadline, error)
             else:
                 if status >= 400:
-                    raise ControlRefused(_detail(data))
+                    raise _refusal(status, data)
                 return data
 
+    def _wait_for_the_next(self, deadline: float, error: OSError) -> None:
+        if time.monotonic() > deadline:
+            raise ControlUnreachable(f"The controller does not answer: {error}") from error
+        time.sleep(0.05)
 
-def _detail(data: bytes) -> str:
+
+def _application(name: str) -> str:
+    return f"/api/v1/applications/{quote(name, safe='')}"
+
+
+def _refusal(status: int, data: bytes) -> ControlRefused:
     try:
         problem: Any = msgspec.json.decode(data)
     except msgspec.DecodeError:
-        return data.decode(errors="replace")
-    if isinstance(problem, dict):
-        return str(cast("dict[str, Any]", problem).get("detail", problem))
-    return str(problem)
+        return ControlRefused(data.decode(errors="replace"), status)
+    if not isinstance(problem, dict):
+        return ControlRefused(str(problem), status)
+    members = cast("dict[str, Any]", problem)
+    problems: list[Any] = members.get("problems") or []
+    return ControlRefused(str(members.get("detail", members)), status, tuple(map(str, problems)))

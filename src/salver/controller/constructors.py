@@ -13,7 +13,7 @@ from salver.control.events import Event, InitializeFailed, InitializeReplica, Re
 from salver.controller.replica_client import ReplicaClient, ReplicaGone, ReplicaRefused
 from salver.engine.interface import Engine
 from salver.records import DeploymentId
-from salver.wire.messages import Initialize, decode_constructed
+from salver.wire.messages import Constructed, Initialize, decode_constructed
 
 logger = logging.getLogger("salver.controller")
 
@@ -29,14 +29,20 @@ class Constructors:
         engine: tells where a process is.
         client: the conversation with a replica, by its id and address.
         tell: receives the outcomes.
+        constructed: told, before that, what only a constructed object can say.
     """
 
     def __init__(
-        self, engine: Engine, client: Callable[[str, str], ReplicaClient], tell: Callable[[Event], None]
+        self,
+        engine: Engine,
+        client: Callable[[str, str], ReplicaClient],
+        tell: Callable[[Event], None],
+        constructed: Callable[[str, Constructed], None],
     ) -> None:
         self._engine = engine
         self._client = client
         self._tell = tell
+        self._constructed = constructed
         self._running: dict[str, InitializeReplica] = {}
         self._shown: tuple[DeploymentId, str] | None = None
 
@@ -46,7 +52,8 @@ class Constructors:
         reminders = asyncio.create_task(self._remind(command))
         try:
             client = self._client(command.replica_id, command.address)
-            answer = await client.ask(Initialize(command.replica_id, command.application, command.deployment))
+            initialize = Initialize(command.replica_id, command.application, command.deployment, command.rank)
+            answer = decode_constructed(await client.ask(initialize))
         except ReplicaRefused as error:
             self._running.pop(command.replica_id, None)
             self._show(command.deployment.id, "failed", str(error))
@@ -56,7 +63,8 @@ class Constructors:
             await asyncio.sleep(_EXIT_TOLD_WITHIN_S)  # mostly the process has died: let the engine say first how
             self._tell(InitializeFailed(command.replica_id, str(error)))
         else:
-            self._tell(ReplicaInitialized(command.replica_id, decode_constructed(answer).docs_path))
+            self._constructed(command.replica_id, answer)
+            self._tell(ReplicaInitialized(command.replica_id, answer.docs_path, answer.rank))
         finally:
             reminders.cancel()
             self._running.pop(command.replica_id, None)

@@ -7,8 +7,10 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
 
 from salver.control.application import conflicting_application
 from salver.control.cluster import Cluster
@@ -16,41 +18,46 @@ from salver.control.events import (
     Command,
     DeleteApplication,
     DeployApplication,
-    DrainReplica,
     Event,
     FoundProcess,
-    InitializeReplica,
-    KillReplica,
+    Note,
     ProcessExited,
     ProcessStarted,
     Publish,
     Recover,
+    RollBack,
     SaveTarget,
+    ScaleDeployment,
+    SetCapacity,
     StartFailed,
-    StartReplica,
     Tick,
 )
 from salver.controller.checkpoint import Checkpoint
-from salver.controller.constructors import Constructors
+from salver.controller.demand import LoadWatch
+from salver.controller.history import History
 from salver.controller.metrics_store import MetricsStore
+from salver.controller.operations import Operations
+from salver.controller.policy_host import PolicyHost
 from salver.controller.publisher import Publisher
-from salver.controller.replica_client import ReplicaClient, ReplicaGone, ReplicaRefused
+from salver.controller.refusals import (
+    NoSuchApplication,
+    NoSuchDeployment,
+    NothingToRollBackTo,
+    PrefixTaken,
+    ScalerDisabled,
+)
 from salver.data.channel import Connect
+from salver.data.load_board import LoadBoard
 from salver.engine.interface import Engine, EngineEvent, Exited, NotStarted, ReplicaProcess, Started
-from salver.errors import ServeException
-from salver.records import ApplicationSpec
+from salver.records import ApplicationSpec, DeploymentId, Target
 from salver.telemetry.metrics import registry
-from salver.views import ApplicationView
-from salver.wire.messages import Drain
+from salver.views import ApplicationView, DeploymentView, Happening, ReplicaView
 
 logger = logging.getLogger("salver.controller")
 
 _SUFFIX_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # none that look like another
+_SAVE_AGAIN_AFTER_S = 5.0
 _SETTLED = frozenset({"RUNNING", "DEPLOY_FAILED"})
-
-
-class PrefixTaken(ServeException):
-    """Another application has the route prefix."""
 
 
 class Controller:
@@ -62,26 +69,42 @@ class Controller:
         connect: how replicas are dialled.
         key: the instance's session key.
         epoch: which controller of this instance it is; grows.
+        board: what replicas write about themselves; None where there is none.
+        folder: the instance's; None keeps everything in memory.
     """
 
-    def __init__(self, *, engine: Engine, checkpoint: Checkpoint, connect: Connect, key: bytes, epoch: int) -> None:
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        checkpoint: Checkpoint,
+        connect: Connect,
+        key: bytes,
+        epoch: int,
+        board: LoadBoard | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self._engine = engine
         self._checkpoint = checkpoint
-        self._connect = connect
-        self._key = key
+        self._board = board
         self._cluster = Cluster(
             epoch=epoch,
             new_suffix=_new_suffix,
             jitter=random.random,
             wall_clock_offset=time.time() - time.monotonic(),
+            capacity=engine.capacity(),
         )
+        self.history = History(None if folder is None else folder / "events.jsonl")
         self.metrics = MetricsStore(registry)
-        self.publisher = Publisher(key, self.metrics)
-        self._clients: dict[str, ReplicaClient] = {}
-        self._constructors = Constructors(engine, self._client, self.handle)
-        self._killed: set[str] = set()
-        self._work: set[asyncio.Task[None]] = set()
+        self._operations = Operations(
+            engine=engine, connect=connect, key=key, board=board, metrics=self.metrics, tell=self.handle
+        )
+        self._load = LoadWatch(board, self._operations.slots, self.handle)
+        self._policies = PolicyHost(self.views, self._operations.recording_stats, self._operations.client, self.handle)
+        self.publisher = Publisher(key, self.metrics, self._load)
         self._timer: asyncio.TimerHandle | None = None
+        self._saving: asyncio.TimerHandle | None = None
+        self._unsaved: Target | None = None
         self._changed = asyncio.Event()
         self._ending = False
         self._early_events: list[EngineEvent] | None = []
@@ -92,8 +115,11 @@ class Controller:
         """Take over: the saved target and the replicas that already run."""
         self._engine.open(self._engine_event)
         target = self._checkpoint.load()
-        processes = tuple(_found(process) for process in await self._engine.processes())
-        self.handle(Recover(target, processes))
+        processes = await self._engine.processes()
+        self._operations.found(processes)
+        self._operations.start()
+        self.handle(Recover(target, tuple(_found(process) for process in processes)))
+        self._policies.watch(target.applications)
         early, self._early_events = self._early_events or [], None
         for event in early:
             self._engine_event(event)
@@ -102,52 +128,108 @@ class Controller:
         """Answer everyone who waits for a change now: none will come."""
         self._ending = True
         self._changed.set()
+        self.history.end_waits()
 
     async def stop(self) -> None:
         """Let go of everything; replicas stay. May be called twice."""
-        if self._timer is not None:
-            self._timer.cancel()
-        for task in self._work:
-            task.cancel()
-        await asyncio.gather(*self._work, return_exceptions=True)
-        for client in self._clients.values():
-            client.close()
+        for timer in (self._timer, self._saving):
+            if timer is not None:
+                timer.cancel()
+        self._load.stop()
+        await self._policies.stop()
+        await self._operations.stop()
         self.publisher.close()
         await self._engine.close()
-        self._checkpoint.close()
 
     # --- what users ask for -----------------------------------------------------------------------------
 
     def deploy(self, spec: ApplicationSpec) -> None:
         """Accept an application. Raises PrefixTaken."""
+        self._refuse_taken_prefix(spec)
+        self.handle(DeployApplication(spec))
+        for deployment in spec.deployments:
+            self._operations.deployment_changed(deployment)
+
+    def _refuse_taken_prefix(self, spec: ApplicationSpec) -> None:
         holder = conflicting_application(spec, self._cluster.target().applications)
         if holder is not None:
             raise PrefixTaken(
                 f'Prefix {spec.route_prefix} is being used by application "{holder}". '
                 f'Failed to deploy application "{spec.name}".'
             )
-        self.handle(DeployApplication(spec))
 
     def delete(self, name: str) -> None:
+        """Delete an application; unknown names are fine."""
         self.handle(DeleteApplication(name))
 
+    def rollback(self, name: str) -> None:
+        """Return to the version that ran before. Raises NoSuchApplication, NothingToRollBackTo, PrefixTaken."""
+        view = next((view for view in self._cluster.views(time.monotonic()) if view.name == name), None)
+        if view is None or view.status == "DELETING":
+            raise NoSuchApplication(name)
+        good = next((spec for spec in self._cluster.target().last_good if spec.name == name), None)
+        if good is None:
+            raise NothingToRollBackTo(name)
+        self._refuse_taken_prefix(good)
+        self.handle(RollBack(name))
+
+    def scale(self, app: str, deployment: str, num_replicas: int) -> None:
+        """Decide on a number of replicas. Raises NoSuchDeployment, ScalerDisabled."""
+        deployment_id = DeploymentId(app, deployment)
+        if self._cluster.deployment(deployment_id) is None:
+            raise NoSuchDeployment(app, deployment)
+        spec = next(spec for spec in self._cluster.target().applications if spec.name == app)
+        if not spec.external_scaler:
+            raise ScalerDisabled(app)
+        self.handle(ScaleDeployment(deployment_id, num_replicas))
+
+    def set_capacity(self, percent: float | None) -> None:
+        """How much of every number of replicas is wanted, 0 to 100 percent; None is all."""
+        self.handle(SetCapacity(percent))
+
+    @property
+    def target_capacity(self) -> float | None:
+        """As ``set_capacity`` was told."""
+        return self._cluster.target().capacity_percent
+
+    def declared(self) -> dict[str, str | None]:
+        """The applications that are wanted because of a config file, with their route prefixes."""
+        wanted = self._cluster.target().applications
+        return {spec.name: spec.route_prefix for spec in wanted if spec.config is not None}
+
     def views(self) -> tuple[ApplicationView, ...]:
-        return self._cluster.views(time.monotonic())
+        """Everything, for people; with what replicas write about themselves."""
+        views = self._cluster.views(time.monotonic())
+        if self._board is None:
+            return views
+        return tuple(
+            msgspec.structs.replace(view, deployments=tuple(self._with_loads(each) for each in view.deployments))
+            for view in views
+        )
+
+    def _with_loads(self, view: DeploymentView) -> DeploymentView:
+        return msgspec.structs.replace(view, replicas=tuple(self._with_load(replica) for replica in view.replicas))
+
+    def _with_load(self, view: ReplicaView) -> ReplicaView:
+        slot = self._operations.slot(view.replica_id)
+        if slot is None or self._board is None:
+            return view
+        return msgspec.structs.replace(view, ongoing=self._board.cells[slot], rss_bytes=self._board.rss[slot] or None)
 
     async def proxy_pids(self) -> list[int]:
         return await self._engine.proxy_pids()
 
     async def wait_until_settled(self, name: str, timeout_s: float) -> bool:
         """Wait until an application runs or has failed; whether it has in time."""
-        return await self._wait_until(
+        return await self.wait_until(
             lambda: all(view.status in _SETTLED for view in self.views() if view.name == name), timeout_s
         )
 
     async def wait_until_gone(self, name: str, timeout_s: float) -> bool:
         """Wait until nothing is left of an application; whether it is so in time."""
-        return await self._wait_until(lambda: all(view.name != name for view in self.views()), timeout_s)
+        return await self.wait_until(lambda: all(view.name != name for view in self.views()), timeout_s)
 
-    async def _wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+    async def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Wait for something that events change; whether it came true in time."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
@@ -162,12 +244,18 @@ class Controller:
                 return condition()
         return True
 
+    def tell(self, happening: Happening) -> None:
+        """Something that operators want to know of later; whoever waits for a change looks again."""
+        self.history.add(happening)
+        self._changed.set()
+
     # --- events and commands ----------------------------------------------------------------------------
 
     def handle(self, event: Event) -> None:
         """Tell the core, do what it says, set the alarm for when it wants to be woken."""
         for command in self._cluster.handle(event, time.monotonic()):
             self._carry_out(command)
+        self._load.watch(self._cluster.autoscaled())
         self._changed.set()
         self._set_timer()
 
@@ -180,6 +268,41 @@ class Controller:
             delay = max(0.0, deadline - time.monotonic())
             self._timer = asyncio.get_running_loop().call_later(delay, self.handle, Tick())
 
+    def _carry_out(self, command: Command) -> None:
+        if isinstance(command, Publish):
+            self.publisher.publish(command.snapshot)
+        elif isinstance(command, SaveTarget):
+            self._save(command.target)
+            self._policies.watch(command.target.applications)
+        elif isinstance(command, Note):
+            self.history.add(command.happening)
+        else:
+            self._operations.carry_out(command)
+
+    def _save(self, target: Target) -> None:
+        """Requests are served and replicas replaced with a full disk, too; it is tried again until it works."""
+        self._unsaved = target
+        failed_before = self._saving is not None
+        if self._saving is not None:
+            self._saving.cancel()
+            self._saving = None
+        try:
+            self._checkpoint.save(target)
+        except OSError as error:
+            if not failed_before:
+                text = f"the target cannot be saved, and would be lost with this controller: {error}"
+                logger.error(text)  # noqa: TRY400 - where we noticed helps nobody
+                self.history.add(Happening("controller", text))
+            self._saving = asyncio.get_running_loop().call_later(_SAVE_AGAIN_AFTER_S, self._save_again)
+        else:
+            self._unsaved = None
+            if failed_before:
+                self.history.add(Happening("controller", "the target is saved again"))
+
+    def _save_again(self) -> None:
+        if self._unsaved is not None:
+            self._save(self._unsaved)
+
     def _engine_event(self, event: EngineEvent) -> None:
         if self._early_events is not None:  # a replica that dies while we take over: Recover comes first
             self._early_events.append(event)
@@ -190,65 +313,25 @@ class Controller:
             logger.error("replica %s could not be started: %s", event.replica_id, event.reason)
             self.handle(StartFailed(event.replica_id, event.reason))
         else:
-            assert isinstance(event, Exited)
-            self._forget(event.replica_id)
-            if event.replica_id not in self._killed:  # why we killed it has been said
-                logger.info("replica %s %s%s", event.replica_id, event.cause, event.stack and f"\n{event.stack}")
-            self._killed.discard(event.replica_id)
-            self.handle(ProcessExited(event.replica_id, event.cause))
+            self._exited(event)
 
-    def _carry_out(self, command: Command) -> None:
-        if isinstance(command, Publish):
-            self.publisher.publish(command.snapshot)
-        elif isinstance(command, SaveTarget):
-            self._checkpoint.save(command.target)
-        elif isinstance(command, StartReplica):
-            spec = command.deployment
-            self._engine.start(ReplicaProcess(command.replica_id, spec.id, spec.version, command.slot))
-        elif isinstance(command, KillReplica):
-            self._spawn(self._kill(command.replica_id))
-        elif isinstance(command, InitializeReplica):
-            self._spawn(self._constructors.construct(command))
-        else:
-            assert isinstance(command, DrainReplica)
-            self._spawn(self._drain(command))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._work.add(task)
-        task.add_done_callback(self._work_done)
-
-    def _work_done(self, task: asyncio.Task[None]) -> None:
-        self._work.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a command failed unexpectedly", exc_info=error)  # its deadline asks again
-
-    def _client(self, replica_id: str, address: str) -> ReplicaClient:
-        client = self._clients.get(replica_id)
-        if client is None:
-            client = self._clients[replica_id] = ReplicaClient(self._connect, address, self._key, self.metrics)
-        return client
-
-    def _forget(self, replica_id: str) -> None:
-        client = self._clients.pop(replica_id, None)
-        if client is not None:
-            client.process_ended()
-
-    async def _kill(self, replica_id: str) -> None:
-        self._killed.add(replica_id)
-        await self._constructors.before_kill(replica_id)
-        self._engine.kill(replica_id)
-
-    async def _drain(self, command: DrainReplica) -> None:
-        try:
-            await self._client(command.replica_id, command.address).ask(Drain())
-        except (ReplicaGone, ReplicaRefused):
-            pass  # it is gone already, or its deadline will kill it
+    def _exited(self, event: Exited) -> None:
+        if not self._operations.was_killed(event.replica_id):  # else why we killed it has been said
+            logger.info("replica %s %s%s", event.replica_id, event.cause, event.stack and f"\n{event.stack}")
+        self._operations.process_ended(event.replica_id)
+        self.handle(ProcessExited(event.replica_id, event.cause))
 
 
 def _found(process: ReplicaProcess) -> FoundProcess:
     return FoundProcess(
-        process.replica_id, process.deployment, process.version, process.slot, process.pid, process.address
+        process.replica_id,
+        process.deployment,
+        process.version,
+        process.slot,
+        process.pid,
+        process.address,
+        process.gpus,
+        process.resources,
     )
 
 

@@ -1,10 +1,12 @@
-"""Pushes the routing table to everyone who subscribed, and takes the metrics that proxies push in return."""
+"""Pushes the routing table to everyone who subscribed, and takes what callers say in return: metrics and demand."""
 
 from __future__ import annotations
 
+from salver.controller.demand import LoadWatch
 from salver.controller.metrics_store import MetricsStore
 from salver.data.channel import Channel
 from salver.wire.frames import Frame, Kind
+from salver.wire.messages import decode_demand
 from salver.wire.snapshot import Snapshot, encode_snapshot
 
 
@@ -17,11 +19,13 @@ class Publisher:
     Args:
         key: the instance's session key.
         metrics: where pushed metrics go; None to ignore them.
+        load: who wants to know what waits in callers; None for nobody.
     """
 
-    def __init__(self, key: bytes, metrics: MetricsStore | None = None) -> None:
+    def __init__(self, key: bytes, metrics: MetricsStore | None = None, load: LoadWatch | None = None) -> None:
         self._key = key
         self._metrics = metrics
+        self._load = load
         self._channels: set[Channel] = set()
         self._encoded: bytes | None = None
 
@@ -43,11 +47,15 @@ class Publisher:
             channel.send(Kind.SNAPSHOT, frame.stream, payload=self._encoded)
         elif frame.kind == Kind.METRICS and self._metrics is not None:
             self._metrics.received(channel, bytes(frame.meta).decode(), bytes(frame.payload))
+        elif frame.kind == Kind.DEMAND and self._load is not None:
+            self._load.demand_received(channel, decode_demand(frame.meta))
 
     def channel_lost(self, channel: Channel) -> None:
         self._channels.discard(channel)
         if self._metrics is not None:
             self._metrics.lost(channel)
+        if self._load is not None:
+            self._load.connection_lost(channel)
 
     def close(self) -> None:
         for channel in list(self._channels):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from salver.controller.metrics_store import MetricsStore
 from salver.data.channel import Channel, Connect
 from salver.data.replica.replica import CONTROLLER
 from salver.errors import ServeException
 from salver.wire.frames import Frame, Kind
-from salver.wire.messages import PROTOCOL_VERSION, Control, Hello, decode_error, encode
+from salver.wire.messages import PROTOCOL_VERSION, Control, Hello, Report, decode_error, decode_report, encode
 
 _LAST_WORDS_S = 1.0
 
@@ -29,12 +30,21 @@ class ReplicaClient:
         connect, address: how the replica is reached.
         key: the instance's session key.
         metrics: where those that the replica pushes go; None to ignore them.
+        on_report: told what the replica says unasked; again with every new connection. None to ignore it.
     """
 
-    def __init__(self, connect: Connect, address: str, key: bytes, metrics: MetricsStore | None = None) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        address: str,
+        key: bytes,
+        metrics: MetricsStore | None = None,
+        on_report: Callable[[Report], None] | None = None,
+    ) -> None:
         self._connect = connect
         self._address = address
         self._metrics = metrics
+        self._on_report = on_report
         self._hello = Hello(PROTOCOL_VERSION, key, CONTROLLER)
         self._channel: Channel | None = None
         self._dialling = asyncio.Lock()
@@ -86,6 +96,10 @@ class ReplicaClient:
         if frame.kind == Kind.METRICS:
             if self._metrics is not None:
                 self._metrics.received(channel, bytes(frame.meta).decode(), bytes(frame.payload))
+            return
+        if frame.kind == Kind.REPORT:
+            if self._on_report is not None:
+                self._on_report(decode_report(frame.meta))
             return
         answer = self._answers.get(frame.stream)
         if answer is None or answer.done():

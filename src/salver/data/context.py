@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from msgspec import Struct
@@ -32,13 +33,23 @@ class RequestContext(Struct, frozen=True):
     session_id: str = ""
 
 
+@dataclass(frozen=True)
+class ReplicaRank:
+    """The place of a replica among those of its deployment: of all, the node's among nodes, and on its node."""
+
+    rank: int
+    node_rank: int
+    local_rank: int
+
+
 class ReplicaIdentity(Struct, frozen=True):
     """The replica that the current code runs in.
 
     Attributes:
         code_version: content hash of the deployment's code, arguments and options.
-        world_size: how many replicas the deployment should have, as of when this one was made.
+        world_size: how many replicas the deployment should have.
         servable_object: the user's object, or function; None until it is constructed.
+        rank: the replica's place among those of its deployment; None while it has none.
     """
 
     app_name: str
@@ -47,6 +58,7 @@ class ReplicaIdentity(Struct, frozen=True):
     code_version: str = ""
     world_size: int = 1
     servable_object: Any = None
+    rank: ReplicaRank | None = None
 
 
 request_context: ContextVar[RequestContext] = ContextVar("salver_request_context", default=RequestContext())  # noqa: B039 - frozen

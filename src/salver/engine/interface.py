@@ -7,7 +7,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from salver.records import Capacity, DeploymentId, GpuShares, LoggingSpec
+from salver.records import Capacity, DeploymentId, GpuShares, LoggingSpec, Resources
 
 
 class ReplicaProcess(Struct, frozen=True):
@@ -18,7 +18,7 @@ class ReplicaProcess(Struct, frozen=True):
         deployment, version: what it serves; only the controller cares.
         slot: its place on the load board.
         pid, address: known once it runs; the address can be dialled from then on.
-        gpus: those that it may see, none when it has reserved none.
+        resources, gpus: what it has reserved, and got for that; it sees no other GPUs.
         logging: how it logs, None for as the instance.
     """
 
@@ -28,6 +28,7 @@ class ReplicaProcess(Struct, frozen=True):
     slot: int
     pid: int = 0
     address: str = ""
+    resources: Resources = Resources()
     gpus: GpuShares = ()
     logging: LoggingSpec | None = None
 

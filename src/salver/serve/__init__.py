@@ -14,12 +14,15 @@ from salver.serve.ingress import ingress
 
 if TYPE_CHECKING:
     from salver.serve.api import (
+        RunTarget,
         delete,
         get_app_handle,
         get_deployment_handle,
         local_client,
         run,
+        run_many,
         shutdown,
+        shutdown_async,
         start,
         status,
     )
@@ -31,6 +34,7 @@ __all__ = [
     "ControllerOptions",
     "Deployment",
     "HTTPOptions",
+    "RunTarget",
     "TracingConfig",
     "batch",
     "delete",
@@ -43,7 +47,9 @@ __all__ = [
     "local_client",
     "multiplexed",
     "run",
+    "run_many",
     "shutdown",
+    "shutdown_async",
     "start",
     "status",
 ]
@@ -53,7 +59,19 @@ _LATER = {
     "get_multiplexed_model_id": "multiplex",
     "multiplexed": "multiplex",
     **dict.fromkeys(
-        ("delete", "get_app_handle", "get_deployment_handle", "local_client", "run", "shutdown", "start", "status"),
+        (
+            "RunTarget",
+            "delete",
+            "get_app_handle",
+            "get_deployment_handle",
+            "local_client",
+            "run",
+            "run_many",
+            "shutdown",
+            "shutdown_async",
+            "start",
+            "status",
+        ),
         "api",
     ),
 }

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import asyncio
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from salver.controller.client import Control, ControlRefused, ControlUnreachable
 from salver.data.context import replica_identity
 from salver.data.http.options import ProxyOptions
+from salver.engine.local.capacity import NOTHING_STATED
 from salver.errors import ConfigurationError, ServeException, StartupError
-from salver.records import ApplicationSpec, CodeContext
+from salver.records import ApplicationSpec
+from salver.serve.application_settings import ApplicationSettings
+from salver.serve.code_context import code_context
 from salver.serve.config import (
     ControllerOptions,
     HTTPOptions,
@@ -21,10 +25,10 @@ from salver.serve.config import (
     gRPCOptions,
 )
 from salver.serve.deployment import Application
-from salver.serve.graph import COMPAT_SETUP, build_application
+from salver.serve.graph import build_application
 from salver.serve.handle import DeploymentHandle
 from salver.serve.local.mode import local_testing_is_forced
-from salver.serve.schema import ServeStatus, serve_status
+from salver.serve.resources import MachineOptions
 from salver.serve.session import (
     InstanceSession,
     Session,
@@ -34,11 +38,13 @@ from salver.serve.session import (
     join_session,
     launch_session,
 )
-from salver.serve.start_options import http_options_of_start
+from salver.serve.start_options import logging_config_of, options_of_start
 from salver.serve.validation import OptionsError
+from salver.telemetry.log_lines import DEFAULT_LOGGING
 
 if TYPE_CHECKING:
     from salver.serve.local.client import LocalClient
+    from salver.serve.schema.status import ServeStatus
 
 _POLL_S = 30.0
 _DELETE_WITHIN_S = 60.0
@@ -54,6 +60,10 @@ def start(
     *,
     proxies: int = 1,
     instance: str | None = None,
+    num_cpus: float | None = None,
+    num_gpus: int | None = None,
+    memory: float | None = None,
+    resources: dict[str, float] | None = None,
     **kwargs: Any,
 ) -> None:
     """Start an instance that lives as long as this process, or join a running one.
@@ -67,9 +77,12 @@ def start(
     Args:
         proxy_location: on which machines proxies run; there is one machine, so it has no effect.
         http_options: how the HTTP ingress listens; default ``HTTPOptions()``, which is 127.0.0.1:8000.
-        grpc_options, logging_config, tracing_config, controller_options: checked, without effect in this version.
+        logging_config: how its processes log; default text on a terminal and JSON elsewhere, from INFO on.
+        grpc_options, tracing_config, controller_options: checked, without effect in this version.
         proxies: processes that share the HTTP port, 1 to 64, default 1.
         instance: name of a running instance to use instead.
+        num_cpus, num_gpus, memory: what replicas can reserve, memory in bytes; default what the machine has.
+        resources: amounts of resources of your own, by name.
         kwargs: ignored with a warning, as Ray Serve takes any.
 
     Raises:
@@ -86,13 +99,15 @@ def start(
         "tracing_config": tracing_config,
         "controller_options": controller_options,
     }
-    http = http_options_of_start(given, kwargs)
+    options = options_of_start(given, kwargs)
     if proxies not in range(1, 65):
         raise OptionsError([f"proxies={proxies!r:.80}: must be an integer from 1 to 64"])
-    has_options = proxies != 1 or any(value is not None for value in given.values())
+    machine = MachineOptions(num_cpus=num_cpus, num_gpus=num_gpus, memory=memory, resources=resources or {})
+    stated = machine.for_launcher()
+    has_options = proxies != 1 or stated != NOTHING_STATED or any(value is not None for value in given.values())
     joined = current_session() is not None
     if not joined and local_testing_is_forced():
-        _local_session(http.for_proxies())
+        _local_session(options.http.for_proxies())
         return
     if not joined and instance is not None:
         try:
@@ -101,11 +116,23 @@ def start(
             raise ServeException(str(error)) from None
         joined = True
     if not joined:
-        launch_session(http, proxies=proxies)
+        logging = options.logging or DEFAULT_LOGGING
+        launch_session(options.http, proxies=proxies, stated=stated, logging=logging)
     elif has_options:
         import warnings
 
         warnings.warn("Serve is already running; the options of this start are ignored", UserWarning, stacklevel=2)
+
+
+@dataclass(frozen=True)
+class RunTarget:
+    """One application of ``run_many``; the fields are arguments of ``run``."""
+
+    target: Application
+    name: str = "default"
+    route_prefix: str | None = "/"
+    logging_config: LoggingConfig | dict[str, Any] | None = None
+    external_scaler_enabled: bool = False
 
 
 def run(
@@ -113,9 +140,12 @@ def run(
     blocking: bool = False,
     name: str = "default",
     route_prefix: str | None = "/",
+    logging_config: LoggingConfig | dict[str, Any] | None = None,
+    _local_testing_mode: bool = False,
+    external_scaler_enabled: bool = False,
+    controller_options: ControllerOptions | dict[str, Any] | None = None,
     *,
     local: bool = False,
-    _local_testing_mode: bool = False,
 ) -> DeploymentHandle[Any]:
     """Deploy an application, wait until it runs, and return a handle to its ingress.
 
@@ -127,6 +157,9 @@ def run(
         blocking: stay here until Ctrl-C, then end what this process started.
         name: of the application.
         route_prefix: path prefix of its HTTP requests; None to expose it to handles only.
+        logging_config: how replicas of its deployments log that have no ``logging_config`` of their own.
+        external_scaler_enabled: let the control API set the numbers of replicas; excludes autoscaling.
+        controller_options: checked, without effect in this version.
         local: for tests: replicas are objects in this process, called by handles and by ``local_client``; no process
             is started, nothing listens. From then on, until ``shutdown``, everything that this process runs is local.
             ``_local_testing_mode`` is Ray Serve's name of it; SALVER_FORCE_LOCAL_TESTING_MODE=1, or
@@ -134,21 +167,75 @@ def run(
 
     Raises:
         RuntimeError: a constructor failed; the message holds its traceback.
-        ConfigurationError: a wrong name or prefix, or one that another application has.
+        ConfigurationError: a wrong name, prefix or option, or a prefix that another application has.
         SerializationError: an argument cannot be sent to a replica.
         ServeException: ``local``, but this process works with a real instance already.
     """
     if not isinstance(cast(object, target), Application):
         raise TypeError(f"serve.run takes the Application that `.bind()` returns, but got: {type(target).__name__}.")
-    spec = build_application(target, name=name, route_prefix=route_prefix, code=code_context())
+    chosen = RunTarget(target, name, route_prefix, logging_config, external_scaler_enabled)
+    is_local = local or _local_testing_mode
+    (handle,) = run_many([chosen], blocking, controller_options=controller_options, local=is_local)
+    return handle
+
+
+def run_many(
+    targets: Sequence[RunTarget],
+    blocking: bool = False,
+    wait_for_ingress_deployment_creation: bool = True,
+    wait_for_applications_running: bool = True,
+    _local_testing_mode: bool = False,
+    controller_options: ControllerOptions | dict[str, Any] | None = None,
+    *,
+    local: bool = False,
+) -> list[DeploymentHandle[Any]]:
+    """Deploy several applications, which start at the same time; as ``run`` otherwise. Handles are in their order.
+
+    All are built before any is deployed: what cannot be built changes nothing.
+
+    Args:
+        targets: the applications; their names differ.
+        wait_for_ingress_deployment_creation: has no effect: there are handles as soon as an application is deployed.
+        wait_for_applications_running: return when all run; else handles wait for what they call.
+
+    Raises:
+        As ``run``; ConfigurationError also for two of one name.
+    """
+    options_of_start({"controller_options": controller_options}, {})
+    specs = _built(targets)
     session = _session_to_run_in(local=local or _local_testing_mode)
-    _deploy_and_wait(spec, session.control)
-    handle: DeploymentHandle[Any] = DeploymentHandle(spec.ingress, name)
+    for spec in specs:
+        _deploy(spec, session.control)
+    if wait_for_applications_running:
+        for spec in specs:
+            _wait_until_running(session.control, spec.name)
     if replica_identity.get() is None:
         session.call_site()
+    handles: list[DeploymentHandle[Any]] = [DeploymentHandle(spec.ingress, spec.name) for spec in specs]
     if blocking:
         _block()
-    return handle
+    return handles
+
+
+def _built(targets: Sequence[RunTarget]) -> list[ApplicationSpec]:
+    names = [each.name for each in targets]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError(f"two applications are named {name!r}: give each a name of its own")
+    code = code_context()
+    return [
+        build_application(
+            each.target,
+            name=each.name,
+            route_prefix=each.route_prefix,
+            code=code,
+            settings=ApplicationSettings(
+                logging_config=logging_config_of(each.logging_config),
+                external_scaler_enabled=each.external_scaler_enabled,
+            ),
+        )
+        for each in targets
+    ]
 
 
 def _session_to_run_in(*, local: bool) -> Session:
@@ -169,32 +256,11 @@ def _local_session(options: ProxyOptions | None = None) -> Session:
     return start_local_session(options)
 
 
-def deploy(target: Application, control: Control, *, name: str, route_prefix: str | None) -> ApplicationSpec:
-    """Build, deploy and wait, as ``run`` does; see there."""
-    spec = build_application(target, name=name, route_prefix=route_prefix, code=code_context())
-    _deploy_and_wait(spec, control)
-    return spec
-
-
-def _deploy_and_wait(spec: ApplicationSpec, control: Control) -> None:
+def _deploy(spec: ApplicationSpec, control: Control) -> None:
     try:
         control.deploy(spec)
     except ControlRefused as error:
         raise ConfigurationError(str(error)) from None
-    _wait_until_running(control, spec.name)
-
-
-def code_context() -> CodeContext:
-    """Where this process finds modules, for replicas to do the same."""
-    here = os.getcwd()
-    paths = tuple(os.path.abspath(entry) if entry else here for entry in sys.path)
-    setup = (COMPAT_SETUP,) if _ray_is_salver() else ()
-    return CodeContext(paths, here, setup)
-
-
-def _ray_is_salver() -> bool:
-    alias = sys.modules.get("ray")
-    return getattr(alias, "__salver_alias__", False) is True
 
 
 def _wait_until_running(control: Control, name: str) -> None:
@@ -237,6 +303,8 @@ def _block() -> None:
 
 def status() -> ServeStatus:
     """The state of every application of this process's instance, or of the only one that runs."""
+    from salver.serve.schema.status import serve_status  # models that only this needs
+
     return serve_status(connected_session().control.status())
 
 
@@ -257,6 +325,11 @@ def shutdown() -> None:
     if session is not None:
         session.shutdown()
     close_session()
+
+
+async def shutdown_async() -> None:
+    """``shutdown`` for code on an event loop: the loop goes on while it waits."""
+    await asyncio.to_thread(shutdown)
 
 
 def get_app_handle(name: str) -> DeploymentHandle[Any]:

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 
 from salver.data.http.limits import HTTPLimits
 from salver.data.http.options import ROOT_PATH, ProxyOptions, TLSFiles, clean_root_path, is_loopback
+from salver.serve.autoscaling_context import AutoscalingContext as AutoscalingContext
 from salver.serve.validation import (
     Allowed,
     Count,
@@ -110,6 +111,18 @@ class AutoscalingConfig(Options):
                 f"and max_replicas={self.max_replicas}"
             )
         return self
+
+    def get_upscaling_factor(self) -> float:
+        """``upscaling_factor``, or the deprecated options that it replaces."""
+        return self.upscaling_factor or self.upscale_smoothing_factor or self.smoothing_factor
+
+    def get_downscaling_factor(self) -> float:
+        """``downscaling_factor``, or the deprecated options that it replaces."""
+        return self.downscaling_factor or self.downscale_smoothing_factor or self.smoothing_factor
+
+    def get_target_ongoing_requests(self) -> float:
+        """``target_ongoing_requests``."""
+        return self.target_ongoing_requests
 
     @classmethod
     def default(cls) -> Self:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from salver.data.context import ReplicaIdentity, RequestContext, replica_identity, request_context
+from salver.data.context import ReplicaIdentity, ReplicaRank, RequestContext, replica_identity, request_context
 from salver.errors import ServeException
 from salver.records import DeploymentId
 
@@ -28,15 +28,6 @@ class ReplicaID:
 
 
 @dataclass(frozen=True)
-class ReplicaRank:
-    """The place of a replica among those of its deployment: of all, the node's among nodes, and on its node."""
-
-    rank: int
-    node_rank: int
-    local_rank: int
-
-
-@dataclass(frozen=True)
 class ReplicaContext:
     """The replica that the current code runs in.
 
@@ -45,8 +36,9 @@ class ReplicaContext:
         replica_id: which one.
         servable_object: the user's object, or function; None while it is being constructed.
         code_version: content hash of the deployment's code, arguments and options.
-        world_size: how many replicas the deployment should have, as of when this one was made.
-        rank: None: replicas have no ranks, each does the same work.
+        world_size: how many replicas the deployment should have, as of this replica's last ``reconfigure``.
+        rank: its place among them, from 0 without gaps; a replica that takes the place of one that has gone takes
+            its rank, and when their number shrinks, ranks are given anew. All nodes are one, so ``local_rank`` is it.
         gang_context: None: there are no gangs of replicas.
     """
 
@@ -81,6 +73,7 @@ def get_replica_context() -> ReplicaContext:
         identity.servable_object,
         identity.code_version,
         identity.world_size,
+        identity.rank,
     )
 
 

@@ -8,12 +8,8 @@ from typing import Any, Generic, Literal, NoReturn, TypeVar, Unpack, cast, overl
 
 from salver.errors import ConfigurationError
 from salver.serve.config import BackpressureConfig, LoggingConfig
-from salver.serve.options import (
-    DeploymentKwargs,
-    DeploymentOptions,
-    check_option_names,
-    warn_about_options_without_effect,
-)
+from salver.serve.option_effects import warn_about_options_without_effect
+from salver.serve.options import DeploymentKwargs, DeploymentOptions, check_option_names
 
 Target = TypeVar("Target", bound=Callable[..., Any])
 

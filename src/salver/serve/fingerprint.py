@@ -2,12 +2,14 @@
 
 A class that lives in an importable module is pickled by name, so its bytes do not change when its source
 does. The hash therefore covers the source of every loaded module that is the user's own: not Python's, not
-installed, not ours. Modules that only a replica imports are not seen.
+installed, not ours. Modules that only a replica imports are not seen, but where a deployment looks for modules in
+folders of its own (``runtime_env``), in which this process does not, every source in them counts.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import pickletools
 import re
 import sys
@@ -17,8 +19,8 @@ from typing import Any, cast
 
 import salver
 from salver.records import CodeContext
+from salver.serve.contents import INSTALLED_FOLDERS, hash_of_file, hash_of_folder
 
-_INSTALLED_FOLDERS = {"site-packages", "dist-packages"}
 _STRINGS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
 _RECALLS = {"BINGET", "LONG_BINGET"}
 # The random id by which cloudpickle knows a class that it pickles by value; it differs in every process. In
@@ -32,9 +34,11 @@ def code_fingerprint(code: CodeContext) -> str:
     The same in every process that has loaded the same modules; files that have disappeared count as empty.
     """
     digest = hashlib.sha256(repr(code).encode())
-    for name, path in sorted(_user_sources()):
+    for name, path in sorted(_user_sources(code.cwd)):
         digest.update(f"\0{name}\0".encode())
-        digest.update(_content_hash(path))
+        digest.update(hash_of_file(path))
+    for folder in _folders_of_its_own(code):
+        digest.update(hash_of_folder(folder, ".py"))
     return digest.hexdigest()
 
 
@@ -66,16 +70,29 @@ def _short(argument: object) -> str:
     return hashlib.sha256(argument).hexdigest() if isinstance(argument, bytes | bytearray) else repr(argument)
 
 
-def _user_sources() -> list[tuple[str, str]]:
+def _user_sources(cwd: str) -> list[tuple[str, str]]:
+    """Names and paths of loaded modules. What is below ``cwd`` is the user's, even if that is itself installed."""
     foreign = _foreign_folders()
+    own = f"{cwd}/" if cwd and _is_foreign(f"{cwd}/", foreign) else "\0"
     sources: list[tuple[str, str]] = []
     for name, module in list(sys.modules.items()):
         path: Any = getattr(module, "__file__", None)
-        if not isinstance(path, str) or not path.endswith(".py") or path.startswith(foreign):
+        if not isinstance(path, str) or not path.endswith(".py"):
             continue
-        if _INSTALLED_FOLDERS.isdisjoint(Path(path).parts):
+        if not _is_foreign(path.removeprefix(own), foreign):
             sources.append((name, path))
     return sources
+
+
+def _is_foreign(path: str, folders: tuple[str, ...]) -> bool:
+    return path.startswith(folders) or not INSTALLED_FOLDERS.isdisjoint(Path(path).parts)
+
+
+def _folders_of_its_own(code: CodeContext) -> list[str]:
+    """Where its modules are looked for, and this process's are not."""
+    ours = {os.path.abspath(entry) for entry in sys.path}
+    own = [entry for entry in code.sys_path if entry not in ours]
+    return [entry for entry in own if os.path.basename(entry) not in INSTALLED_FOLDERS]
 
 
 def _foreign_folders() -> tuple[str, ...]:
@@ -87,10 +104,3 @@ def _foreign_folders() -> tuple[str, ...]:
     }
     folders |= {f"{sys.prefix}/lib", f"{sys.base_prefix}/lib"}
     return tuple(f"{folder}/" for folder in folders)
-
-
-def _content_hash(path: str) -> bytes:
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).digest()
-    except OSError:
-        return b""

@@ -8,32 +8,26 @@ order in which deployments are finished, as users of ``ray.serve`` expect them.
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from salver.errors import ConfigurationError, SerializationError
-from salver.records import ApplicationSpec, CodeContext, DeploymentId, DeploymentSpec
-from salver.serve.batching.capacity import options_with_room_for_batches
+from salver.records import ApplicationSpec, CodeContext, DeploymentId
+from salver.serve.application_settings import ApplicationSettings
+from salver.serve.autoscaling_spec import policy_spec
+from salver.serve.code_context import COMPAT_SETUP
 from salver.serve.deployment import Application, Deployment, constructor_signature
-from salver.serve.fingerprint import code_fingerprint, stable_definition
+from salver.serve.deployment_spec import deployment_spec
 from salver.serve.handle import DeploymentHandle
-from salver.serve.options import OPTIONS_OF_THE_CONTROL_PLANE, DeploymentOptions
+from salver.serve.validation import OptionsError, did_you_mean
 from salver.wire.payload import dump_definition
 
 logger = logging.getLogger("salver.serve")
 
 MAX_DEPTH = 32
 """How deep binds may be nested; each level is a pickler within a pickler, and Python's stack is finite."""
-
-FAILURES_PER_REPLICA = 3
-
-COMPAT_SETUP = "salver.compat.ray:install"
-"""In the ``setup`` of applications that say ``import ray``."""
 
 TIMEOUT_STATUS_OF_RAY = 408
 """What clients of such applications expect when their time is up."""
@@ -44,7 +38,12 @@ class DefinitionError(SerializationError):
 
 
 def build_application(
-    target: Application, *, name: str, route_prefix: str | None, code: CodeContext
+    target: Application,
+    *,
+    name: str,
+    route_prefix: str | None,
+    code: CodeContext,
+    settings: ApplicationSettings | None = None,
 ) -> ApplicationSpec:
     """Turn ``target`` and all applications in its arguments into one record; the root is the ingress.
 
@@ -52,6 +51,7 @@ def build_application(
         name: name of the application.
         route_prefix: its path prefix; None does not expose it over HTTP.
         code: where replicas find the user's modules.
+        settings: what else it is deployed with.
 
     Raises:
         ConfigurationError: a wrong name, prefix or combination of options (a ``ValueError``).
@@ -59,18 +59,33 @@ def build_application(
     """
     check_app_name(name)
     check_route_prefix(route_prefix)
+    settings = settings or ApplicationSettings()
     graph = _Graph(name)
     ingress = graph.add(target)
     _check_single_asgi_ingress(name, [node.deployment for node in graph.nodes])
-    fingerprint = code_fingerprint(code)
+    deployments = _overridden(graph.nodes, settings)
+    policy = settings.autoscaling_policy
     return ApplicationSpec(
         name=name,
         route_prefix=route_prefix,
         ingress=ingress.deployment_name,
-        deployments=tuple(_deployment_spec(node, fingerprint) for node in graph.nodes),
+        deployments=tuple(
+            deployment_spec(node.id, deployments[node.id.name], node.definition, code, settings)
+            for node in graph.nodes
+        ),
         code=code,
         timeout_status=TIMEOUT_STATUS_OF_RAY if COMPAT_SETUP in code.setup else 0,
+        config=settings.config,
+        external_scaler=settings.external_scaler_enabled,
+        policy=None if policy is None else policy_spec(policy, code),
     )
+
+
+def named_deployments(target: Application, app_name: str) -> dict[str, Deployment[Any]]:
+    """The deployments of ``target`` by the names that they get in an application. Raises SerializationError."""
+    graph = _Graph(app_name)
+    graph.add(target)
+    return {node.id.name: node.deployment for node in graph.nodes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,35 +181,20 @@ def _labelled_arguments(deployment: Deployment[Any]) -> Mapping[str, object]:
     return {repr(name): value for name, value in arguments.items()}
 
 
-def _deployment_spec(node: _Node, fingerprint: str) -> DeploymentSpec:
-    _check_user_config(node)
-    options = options_with_room_for_batches(node.deployment, node.id)
-    num_replicas = options.target_num_replicas
-    return DeploymentSpec(
-        id=node.id,
-        version=_version(node.definition, options, fingerprint),
-        definition=node.definition,
-        num_replicas=num_replicas,
-        max_ongoing_requests=options.max_ongoing_requests,
-        max_queued_requests=options.max_queued_requests,
-        startup_timeout_s=options.startup_timeout_s,
-        graceful_shutdown_timeout_s=options.graceful_shutdown_timeout_s,
-        max_constructor_failures=min(num_replicas * FAILURES_PER_REPLICA, options.max_constructor_retry_count),
-        options={**options.model_dump(mode="json"), "name": node.id.name},
-        user_config=options.user_config,
-        backpressure_status=options.backpressure_config.status_code,
-        retry_after_s=options.backpressure_config.retry_after_s,
-        idempotent=options.idempotent,
-    )
-
-
-def _version(definition: bytes, options: DeploymentOptions, fingerprint: str) -> str:
-    """A hash of all that a running replica was made of."""
-    of_replica = options.model_dump(mode="json", exclude={"name", *OPTIONS_OF_THE_CONTROL_PLANE})
-    digest = hashlib.sha256(stable_definition(definition))
-    digest.update(fingerprint.encode())
-    digest.update(json.dumps(of_replica, sort_keys=True).encode())
-    return digest.hexdigest()[:16]
+def _overridden(nodes: list[_Node], settings: ApplicationSettings) -> dict[str, Deployment[Any]]:
+    """The deployments by name, with the options that the settings have for them."""
+    deployments = {node.id.name: node.deployment for node in nodes}
+    for name, options in settings.overrides.items():
+        if name not in deployments:
+            raise ConfigurationError(
+                f"deployment {name!r}: the application has none of that name; it has "
+                f"{', '.join(sorted(deployments))}.{did_you_mean(name, deployments)}"
+            )
+        try:
+            deployments[name] = deployments[name].options(**options)
+        except OptionsError as error:
+            raise ConfigurationError("\n".join(f"deployment {name!r}: {each}" for each in error.problems)) from None
+    return deployments
 
 
 def check_app_name(name: str) -> None:
@@ -222,12 +222,3 @@ def _check_single_asgi_ingress(app_name: str, deployments: list[Deployment[Any]]
             f'Found multiple FastAPI deployments in application "{app_name}". Please only include one '
             "deployment with @serve.ingress in your application to avoid this issue."
         )
-
-
-def _check_user_config(node: _Node) -> None:
-    if node.deployment.user_config is None:
-        return
-    if not inspect.isclass(node.deployment.func_or_class):
-        raise ConfigurationError("deployment_def must be a class to use user_config or rank")
-    if not hasattr(node.deployment.func_or_class, "reconfigure"):
-        raise ConfigurationError(f"user_config or rank specified but deployment {node.id} missing reconfigure method")

@@ -47,6 +47,11 @@ def import_target(import_path: str) -> object:
     return found
 
 
+def check_import_path(import_path: str) -> None:
+    """Raises ImportPathError unless ``import_path`` is of the form that ``import_target`` takes."""
+    _split(import_path)
+
+
 def user_traceback(error: BaseException) -> str:
     """``error`` with its traceback, without the frames of Salver and of Python's import machinery.
 

@@ -1,23 +1,18 @@
 """The options of one deployment: what ``@serve.deployment`` and ``.options()`` accept, each defined once.
 
-Every option of ``ray.serve`` is accepted and checked. Those that this version does not act on yet are not in
-``OPTIONS_WITH_EFFECT``; setting one to something else than its default warns.
+Every option of ``ray.serve`` is accepted and checked; ``option_effects`` says what each one does.
 """
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypedDict, cast
 
 from annotated_types import Ge, Gt, Le, Len
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-import salver
-from salver.data.context import replica_identity
+from salver.serve.byte_size import bytes_of
 from salver.serve.config import (
     AutoscalingConfig,
     BackpressureConfig,
@@ -39,43 +34,6 @@ from salver.serve.validation import (
     Positive,
     did_you_mean,
 )
-
-OPTIONS_WITH_EFFECT = frozenset(
-    {
-        "name",
-        "num_replicas",
-        "ray_actor_options",
-        "max_ongoing_requests",
-        "max_queued_requests",
-        "graceful_shutdown_timeout_s",
-        "max_constructor_retry_count",
-        "startup_timeout_s",
-        "idempotent",
-        "user_config",
-        "backpressure_config",
-    }
-)
-"""Options that this version acts on."""
-
-OPTIONS_OF_THE_CONTROL_PLANE = frozenset(
-    {
-        "num_replicas",
-        "max_queued_requests",
-        "backpressure_config",
-        "autoscaling_config",
-        "graceful_shutdown_wait_loop_s",
-        "graceful_shutdown_timeout_s",
-        "health_check_period_s",
-        "health_check_timeout_s",
-        "request_router_config",
-        "max_constructor_retry_count",
-        "rolling_update_percentage",
-        "max_surge_percent",
-        "startup_timeout_s",
-        "idempotent",
-    }
-)
-"""Options that running replicas do not know: a change of them replaces no replica."""
 
 _NONE_IS_UNSET = (
     "name",
@@ -99,11 +57,27 @@ def _check_resources(resources: dict[str, float]) -> dict[str, float]:
     return resources
 
 
+def _check_gpus(num_gpus: float | None) -> float | None:
+    if num_gpus is not None and num_gpus > 1 and num_gpus % 1:
+        raise PydanticCustomError(
+            "not_allowed", "must be whole when it is above 1: a replica has a share of one GPU, or whole ones"
+        )
+    return num_gpus
+
+
+def _check_runtime_env(env: dict[str, Any] | None) -> dict[str, Any] | None:
+    if not env:
+        return env
+    from salver.serve.runtime_env import check_runtime_env  # few deployments have one
+
+    return check_runtime_env(env)
+
+
 class RayActorOptions(Options):
     """What one replica needs of its node.
 
     Attributes:
-        num_cpus: CPUs, fractions allowed.
+        num_cpus: CPUs, fractions allowed; unset, none is reserved.
         num_gpus: GPUs, fractions allowed; None is 0.
         memory: bytes of memory; None is not accounted.
         resources: amounts of resources that the user has named.
@@ -114,7 +88,9 @@ class RayActorOptions(Options):
     """
 
     num_cpus: NotNegative = 1
-    num_gpus: Annotated[NotNegative | None, Allowed("a number of at least 0, or None")] = None
+    num_gpus: Annotated[
+        NotNegative | None, Allowed("a number of at least 0, or None"), AfterValidator(_check_gpus)
+    ] = None
     memory: Annotated[NotNegative | None, Allowed("a number of bytes of at least 0, or None")] = None
     resources: Annotated[
         dict[str, NotNegative],
@@ -122,9 +98,25 @@ class RayActorOptions(Options):
         AfterValidator(_check_resources),
     ] = Field(default_factory=dict[str, float])
     accelerator_type: Annotated[str | None, Allowed("a string or None")] = None
-    runtime_env: Annotated[JsonObject | None, Allowed("a JSON-serializable dict with string keys, or None")] = None
+    runtime_env: Annotated[
+        JsonObject | None,
+        Allowed("a JSON-serializable dict with string keys, or None"),
+        AfterValidator(_check_runtime_env),
+    ] = None
     label_selector: Annotated[dict[str, str] | None, Allowed("a dict of strings to strings, or None")] = None
     fallback_strategy: Annotated[list[dict[str, Any]] | None, Allowed("a list of dicts, or None")] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_none(cls, values: Any) -> Any:
+        """Config files of Ray Serve say null for what they leave to the default."""
+        if not isinstance(values, dict):
+            return values
+        given = cast("dict[str, Any]", values)
+        return {name: value for name, value in given.items() if value is not None or name not in _NULL_IN_FILES}
+
+
+_NULL_IN_FILES = ("num_cpus", "resources")
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,6 +168,10 @@ class DeploymentOptions(Options):
         max_surge_percent: replicas in excess of ``num_replicas`` during an update, in percent of it.
         startup_timeout_s: seconds for one replica to import and construct; Salver's own.
         idempotent: whether a request may be sent again after its replica died; Salver's own.
+        hang_timeout_s: seconds for which a replica's process may be silent, then it is killed; Salver's own.
+        cancel_grace_s: seconds that a handler may ignore its cancellation, then its replica goes; Salver's own.
+        max_rss: memory of a replica, in bytes, beyond which it is replaced; Salver's own.
+        max_requests: requests after which a replica is replaced; Salver's own.
     """
 
     name: Annotated[
@@ -215,6 +211,15 @@ class DeploymentOptions(Options):
     max_surge_percent: Annotated[Number, Ge(0), Le(100), Allowed("a number from 0 to 100")] = 0
     startup_timeout_s: Positive = 600
     idempotent: Flag = False
+    hang_timeout_s: Positive = 30
+    cancel_grace_s: NotNegative = 5
+    max_rss: Annotated[
+        Count | None,
+        BeforeValidator(bytes_of),
+        Allowed('a number of bytes of at least 1, a text like "2 GiB", or None'),
+        WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string"}, {"type": "null"}]}),
+    ] = None
+    max_requests: Annotated[Count | None, Allowed("an integer of at least 1, or None")] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -229,8 +234,18 @@ class DeploymentOptions(Options):
                 f"num_replicas={self.num_replicas}: cannot be set together with autoscaling_config; "
                 'leave it out, or set it to "auto"'
             )
+        _ = self.scaling  # "auto" with bounds that contradict its own
+        return self
+
+    @model_validator(mode="after")
+    def _check_gang(self) -> Self:
         gang = self.gang_scheduling_config
-        if gang is not None and isinstance(self.num_replicas, int) and self.num_replicas % gang.gang_size:
+        if (
+            gang is not None
+            and self.is_complete()
+            and isinstance(self.num_replicas, int)
+            and self.num_replicas % gang.gang_size
+        ):
             raise ValueError(
                 f"num_replicas={self.num_replicas}: must be a multiple of "
                 f"gang_scheduling_config.gang_size={gang.gang_size}"
@@ -249,9 +264,29 @@ class DeploymentOptions(Options):
                     )
         return self
 
+    def is_complete(self) -> bool:
+        """Whether what is not set is the default; in a config file it is what the code says."""
+        return True
+
+    @property
+    def scaling(self) -> AutoscalingConfig | None:
+        """How the number of replicas follows the load; None when it is fixed.
+
+        "auto" is ``AutoscalingConfig.default()`` below what the user has set of ``autoscaling_config``.
+        """
+        if self.num_replicas != "auto":
+            return self.autoscaling_config
+        given = self.autoscaling_config or AutoscalingConfig()
+        kept = {name: getattr(given, name) for name in given.model_fields_set}
+        default = AutoscalingConfig.default()
+        return AutoscalingConfig(**{name: getattr(default, name) for name in default.model_fields_set} | kept)
+
     @property
     def target_num_replicas(self) -> int:
-        """How many replicas to run. Without autoscaling, which this version does not have, "auto" is 1."""
+        """How many replicas to run; with autoscaling, to begin with."""
+        scaling = self.scaling
+        if scaling is not None:
+            return scaling.min_replicas if scaling.initial_replicas is None else scaling.initial_replicas
         return self.num_replicas if isinstance(self.num_replicas, int) else 1
 
     def changed(self, changes: DeploymentKwargs) -> DeploymentOptions:
@@ -296,6 +331,10 @@ class DeploymentKwargs(TypedDict, total=False):
     max_surge_percent: float
     startup_timeout_s: float
     idempotent: bool
+    hang_timeout_s: float
+    cancel_grace_s: float
+    max_rss: int | str | None
+    max_requests: int | None
 
 
 def check_option_names(caller: str, options: DeploymentKwargs) -> None:
@@ -314,42 +353,3 @@ def check_option_names(caller: str, options: DeploymentKwargs) -> None:
             hint = _FORMER_OPTIONS.get(name)
             advice = f" {hint}" if hint else did_you_mean(name, DeploymentOptions.model_fields)
             raise TypeError(f"{caller} got an unexpected option {name!r}.{advice}")
-
-
-_warned: set[str] = set()
-
-
-def warn_about_options_without_effect(deployment: str, options: DeploymentOptions) -> None:
-    """Tell the user, once per process and option, that this version ignores an option they have set.
-
-    Replicas, which import the same code again, say nothing.
-    """
-    if replica_identity.get() is not None:
-        return
-    for name, field in DeploymentOptions.model_fields.items():
-        value: object = getattr(options, name)
-        if name == "num_replicas" and value == "auto":
-            name = 'num_replicas="auto"'
-        elif name in OPTIONS_WITH_EFFECT or value == field.default:
-            continue
-        if name not in _warned:
-            _warned.add(name)
-            warnings.warn(
-                f"option {name!r} of deployment {deployment!r} is accepted but has no effect in this version "
-                "of Salver; see docs/options.md",
-                UserWarning,
-                stacklevel=_caller_level(),
-            )
-
-
-_SALVER_FOLDER = str(Path(salver.__file__).parent)
-
-
-def _caller_level() -> int:
-    """The ``stacklevel`` at which the frame is the user's, seen from this function's caller."""
-    level = 1
-    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_SALVER_FOLDER):
-        frame = frame.f_back
-        level += 1
-    return level

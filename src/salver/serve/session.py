@@ -10,12 +10,15 @@ from typing import Protocol
 
 from salver.controller.client import Control, ControlClient
 from salver.data.current import CallSite
+from salver.engine.local.capacity import NOTHING_STATED, StatedCapacity
 from salver.engine.local.instance import Instance, find_instance, stop_instance
 from salver.engine.local.launcher import LaunchedInstance, launch
 from salver.errors import ServeException
+from salver.records import LoggingSpec
 from salver.serve.config import HTTPOptions
 from salver.serve.driver import Driver
 from salver.serve.local.mode import local_testing_is_forced
+from salver.telemetry.log_lines import DEFAULT_LOGGING
 
 INSTANCE_FOLDER = "SALVER_INSTANCE_FOLDER"
 """Environment variable by which a replica knows its own instance."""
@@ -84,10 +87,22 @@ _lock = threading.RLock()
 _session: Session | None = None
 
 
-def launch_session(http: HTTPOptions, *, proxies: int = 1) -> Session:
+def launch_session(
+    http: HTTPOptions,
+    *,
+    proxies: int = 1,
+    stated: StatedCapacity = NOTHING_STATED,
+    logging: LoggingSpec = DEFAULT_LOGGING,
+) -> Session:
     """Start an instance that lives as long as this process. Raises StartupError, ConfigurationError."""
     launched = launch(
-        host=http.host, port=http.port, proxies=proxies, options=http.for_proxies(), root_url=http.root_url
+        host=http.host,
+        port=http.port,
+        proxies=proxies,
+        options=http.for_proxies(),
+        root_url=http.root_url,
+        stated=stated,
+        logging=logging,
     )
     return adopt_session(InstanceSession(launched.instance, launched))
 

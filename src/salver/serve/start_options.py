@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+from salver.records import LoggingSpec
 from salver.serve.config import (
     ControllerOptions,
     HTTPOptions,
@@ -14,6 +16,7 @@ from salver.serve.config import (
     TracingConfig,
     gRPCOptions,
 )
+from salver.serve.logging_spec import logging_spec
 from salver.serve.validation import Options, OptionsError, did_you_mean
 
 OptionsT = TypeVar("OptionsT", bound=Options)
@@ -25,14 +28,22 @@ _MODELS: dict[str, type[Options]] = {
     "tracing_config": TracingConfig,
     "controller_options": ControllerOptions,
 }
-_WITH_EFFECT = frozenset({"http_options"})
+_WITH_EFFECT = frozenset({"http_options", "logging_config"})
 _LOCATIONS = ", ".join(f'"{location}"' for location in ProxyLocation)
 _warned: set[str] = set()
 _USERS_LINE = 4  # above `serve.start`, which calls us
 
 
-def http_options_of_start(given: Mapping[str, Any], unknown: Mapping[str, Any]) -> HTTPOptions:
-    """The options of the HTTP ingress.
+@dataclass(frozen=True, slots=True)
+class StartOptions:
+    """What has an effect; ``logging`` is None for the defaults."""
+
+    http: HTTPOptions
+    logging: LoggingSpec | None
+
+
+def options_of_start(given: Mapping[str, Any], unknown: Mapping[str, Any]) -> StartOptions:
+    """What to start an instance with.
 
     Args:
         given: the named parameters of ``serve.start`` that Ray Serve has, too; None is not given.
@@ -54,7 +65,13 @@ def http_options_of_start(given: Mapping[str, Any], unknown: Mapping[str, Any]) 
     for name in unknown:
         text = f"serve.start ignores {name!r}: there is no such option.{did_you_mean(name, [*given, 'proxies'])}"
         _warn_once(name, text)
-    return http
+    config = cast(LoggingConfig, models["logging_config"])
+    return StartOptions(http, logging_spec(config) if given.get("logging_config") is not None else None)
+
+
+def logging_config_of(value: LoggingConfig | dict[str, Any] | None) -> LoggingConfig | None:
+    """A ``logging_config`` argument as the model. Raises OptionsError."""
+    return None if value is None else _as_model("logging_config", value, LoggingConfig)
 
 
 def _as_model(name: str, value: object, model: type[OptionsT]) -> OptionsT:

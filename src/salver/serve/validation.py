@@ -11,7 +11,8 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, cast
+from string import ascii_letters, digits
+from typing import Annotated, Any, NamedTuple, cast
 
 from annotated_types import Ge, Gt, Le
 from pydantic import (
@@ -31,21 +32,46 @@ from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_sc
 from salver.errors import ConfigurationError
 
 _SHOWN_VALUE_CHARS = 80
+_NAME_CHARS = f"{ascii_letters}{digits}_"
+
+
+class Problem(NamedTuple):
+    """One wrong value; ``str()`` is a sentence that names the option, its value and what is allowed.
+
+    Attributes:
+        at: where it is, from the outermost model: names and indices.
+        rule: what follows the path in the sentence.
+        kind: pydantic's name of the kind of error; empty for one of ours.
+    """
+
+    at: tuple[int | str, ...]
+    rule: str
+    kind: str = ""
+
+    def __str__(self) -> str:
+        path = dotted(self.at)
+        joint = "." if path and self.rule[:1].isalpha() else ""  # the rule begins with a name of its own
+        return f"{path}{joint}{self.rule}"
+
+    def below(self, outer: tuple[int | str, ...]) -> Problem:
+        """The same, seen from a model that has this one at ``outer``."""
+        return self._replace(at=(*outer, *self.at))
 
 
 class OptionsError(ConfigurationError):
     """Some options have wrong values.
 
     Args:
-        problems: one sentence for each, which names the option, its value and what is allowed.
+        problems: each wrong one, or a sentence that says all of it.
     """
 
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+    def __init__(self, problems: Sequence[str | Problem]) -> None:
+        self.found = tuple(Problem((), each) if isinstance(each, str) else each for each in problems)
+        self.problems = tuple(str(each) for each in self.found)
+        super().__init__("\n".join(self.problems))
 
-    def __reduce__(self) -> tuple[type[OptionsError], tuple[tuple[str, ...]]]:
-        return type(self), (self.problems,)
+    def __reduce__(self) -> tuple[type[OptionsError], tuple[tuple[Problem, ...]]]:
+        return type(self), (self.found,)
 
 
 class Options(BaseModel):
@@ -57,7 +83,7 @@ class Options(BaseModel):
         try:
             super().__init__(**{name: without_numpy(value) for name, value in values.items()})
         except ValidationError as error:
-            raise OptionsError(describe_problems(error, type(self).model_fields)) from None
+            raise OptionsError(find_problems(error, type(self).model_fields)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,32 +104,45 @@ class Allowed:
 
 def describe_problems(error: ValidationError, known_names: Iterable[str] = ()) -> list[str]:
     """One sentence for each wrong value in ``error``; ``known_names``: what a misspelt name may mean."""
-    problems: list[str] = []
+    return [str(problem) for problem in find_problems(error, known_names)]
+
+
+def find_problems(error: ValidationError, known_names: Iterable[str] = ()) -> list[Problem]:
+    """Each wrong value in ``error``; ``known_names``: what a misspelt name may mean."""
+    problems: list[Problem] = []
     for detail in error.errors(include_url=False):
-        problems += _describe_problem(detail, list(known_names))
+        problems += _problems_of(detail, list(known_names))
     return problems
 
 
-def _describe_problem(detail: ErrorDetails, known_names: list[str]) -> list[str]:
-    path = _dotted(detail["loc"])
+def _problems_of(detail: ErrorDetails, known_names: list[str]) -> list[Problem]:
+    at, kind = detail["loc"], detail["type"]
     cause: object = detail.get("ctx", {}).get("error")
     if isinstance(cause, OptionsError):
-        return [f"{path}.{problem}" for problem in cause.problems]
-    if not path:
-        return [str(cause or detail["msg"])]
-    match detail["type"]:
+        return [problem.below(at) for problem in cause.found]
+    if not at:
+        return [_of_model(str(cause or detail["msg"]), known_names)]
+    match kind:
         case "extra_forbidden":
-            return [f"{path}: there is no such option.{did_you_mean(path, known_names)}"]
+            rule = f": there is no such option.{did_you_mean(str(at[-1]), known_names)}"
         case "missing":
-            return [f"{path}: is required"]
+            rule = ": is required"
         case "predicate":
-            return [f"{path} {detail['msg']}"]
+            rule = f" {detail['msg']}"
         case _:
-            rule = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
-            return [f"{path}={_shown(detail['input'])}: {rule}"]
+            allowed = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
+            rule = f"={_shown(detail['input'])}: {allowed}"
+    return [Problem(at, rule, kind)]
 
 
-def _dotted(location: tuple[int | str, ...]) -> str:
+def _of_model(sentence: str, known_names: list[str]) -> Problem:
+    """What a check of several options says begins with the name of the one to change."""
+    name = sentence[: len(sentence) - len(sentence.lstrip(_NAME_CHARS))]
+    return Problem((name,), sentence[len(name) :]) if name in known_names else Problem((), sentence)
+
+
+def dotted(location: Iterable[int | str]) -> str:
+    """``a.b[0].c``."""
     path = ""
     for part in location:
         path += f"[{part}]" if isinstance(part, int) else f".{part}"

@@ -1,104 +1,192 @@
-"""Log lines of our own processes: ``LEVEL time component id [request id] -- message`` on stderr.
+"""The log of one of our own processes: to stderr, to its file, in the format and from the level that it was told.
 
 Only processes that are ours configure logging; ``import salver`` never does.
-
-Records of Salver's and the user's Serve loggers, and of all loggers below them, carry attributes of the request that
-they belong to, for any handler, filter or formatter, the user's included. They are set where a record is made, since
-only that is in the request's context for sure: a handler may run in another thread.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any
+import os
+import sys
+import time
+from pathlib import Path
 
-_OUR_LOGGERS = ("salver", "ray.serve")
-_USER_LOGGERS = ("ray.serve", "salver.serve")
-_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in {9, 10}}
+from salver.records import LoggingSpec
+from salver.telemetry.access_log import AccessLog
+from salver.telemetry.log_file import LogFile, log_file_name
+from salver.telemetry.log_lines import DEFAULT_LOGGING, JSON, line_formatter
+from salver.telemetry.log_queue import LogQueue
+from salver.telemetry.printed import replace_standard_streams
+from salver.telemetry.record_attributes import OUR_LOGGERS
+from salver.telemetry.terminal import Terminal
 
-MakeRecord = Callable[..., logging.LogRecord]
+FLUSH_WITHIN_S = 1.0
+
+_SHOW_CLIENTS = ("SALVER_LOG_CLIENT_ADDRESS", "RAY_SERVE_LOG_CLIENT_ADDRESS")
 
 
-class _Formatter(logging.Formatter):
-    """Adds who speaks and for which request; control characters of logged input are escaped."""
+class ProcessLog(logging.Handler):
+    """The handler of Salver's and the user's Serve loggers.
 
-    def __init__(self, component: str, identity: str) -> None:
+    Args:
+        component, identity: who speaks in each line.
+        spec: how; its ``logs_dir`` is where the file is.
+        folder: where the file is when ``spec`` does not say; None for no file.
+        on_terminal: whether lines go to stderr.
+    """
+
+    def __init__(
+        self, component: str, identity: str, spec: LoggingSpec, *, folder: Path | None, on_terminal: bool
+    ) -> None:
         super().__init__()
         self._component = component
         self._identity = identity
+        self._folder = folder
+        self._on_terminal = on_terminal
+        self._default = spec
+        self._stderr = LogQueue(Terminal(2), self._note)
+        self._stdout = self._stderr
+        self._file: LogQueue | None = None
+        self._open_file: LogFile | None = None
+        self.apply(spec)
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        request_id = getattr(record, "request_id", "")
-        about = f" {request_id}".translate(_ESCAPES) if request_id else ""
-        who = f"{self._component} {self._identity}{about}"
-        text = record.getMessage().translate(_ESCAPES)
-        where = f"{record.filename}:{record.lineno} " if _is_below(record.name, _USER_LOGGERS) else ""
-        return f"{record.levelname} {self.formatTime(record)} {who} -- {where}{text}"
+    def apply(self, spec: LoggingSpec | None) -> None:
+        """Log like this from now on, None for as at first. What it leaves open is as at first."""
+        spec = spec or self._default
+        self.spec = LoggingSpec(
+            encoding=spec.encoding or self._default.encoding,
+            log_level=spec.log_level,
+            logs_dir=spec.logs_dir or self._default.logs_dir,
+            enable_access_log=spec.enable_access_log,
+            additional_attributes=spec.additional_attributes,
+        )
+        self.setFormatter(line_formatter(self.spec, self._component, self._identity))
+        self._use_file(Path(self.spec.logs_dir) if self.spec.logs_dir else self._folder)
+        for name in OUR_LOGGERS:
+            logging.getLogger(name).setLevel(self.spec.log_level)
+        logging.getLogger("salver.access").setLevel(
+            logging.NOTSET if self.spec.enable_access_log else logging.WARNING
+        )
+
+    def _use_file(self, folder: Path | None) -> None:
+        path = folder / log_file_name(self._component, self._identity) if folder is not None else None
+        if self._file is not None and path is not None and self._file.name == str(path):
+            return
+        if self._file is not None:
+            self._file.close()
+        self._file = LogQueue(LogFile(path), self._note) if path is not None else None
+        self._stderr.beside = self._file
+        if self._file is not None:
+            self._file.beside = self._stderr
+
+    # --- lines ------------------------------------------------------------------------------------------
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.write(self._line(record))
+        except Exception:  # noqa: BLE001 - a message whose arguments do not fit, as in any handler
+            self.handleError(record)
+
+    def write(self, lines: bytes) -> None:
+        """Whole lines, to everywhere."""
+        if self._on_terminal:
+            self._stderr.write(lines)
+        if self._file is not None:
+            self._file.write(lines)
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return f"{self.format(record)}\n".encode(errors="backslashreplace")
+
+    def _note(self, text: str) -> bytes:
+        return self._line(logging.LogRecord("salver.telemetry", logging.WARNING, __file__, 0, text, None, None))
+
+    def flush(self, within_s: float = FLUSH_WITHIN_S) -> None:
+        """Wait until everything that was logged has been written, at most ``within_s`` seconds."""
+        deadline = time.monotonic() + within_s
+        for queue in (self._file, self._stderr, self._stdout):
+            if queue is not None:
+                queue.flush(max(0.0, deadline - time.monotonic()))
+
+    # --- what is not a record ---------------------------------------------------------------------------
+
+    def access_log(self) -> AccessLog | None:
+        """Where to note requests; None when that is not wanted."""
+        if not self.spec.enable_access_log:
+            return None
+        return AccessLog(
+            self.write,
+            encoding=self.spec.encoding,
+            component=self._component,
+            identity=self._identity,
+            shows_clients=any(os.environ.get(name) == "1" for name in _SHOW_CLIENTS),
+        )
+
+    def take_what_is_printed(self) -> None:
+        """Have what code prints in the log, too."""
+        if not _same_file(1, 2):
+            self._stdout = LogQueue(Terminal(1), self._note)
+            self._stdout.beside = self._file
+        replace_standard_streams(self._print_out, self._print_err, self._printed)
+
+    def _print_out(self, data: bytes) -> None:
+        if self._on_terminal and self.spec.encoding != JSON:
+            self._stdout.write(data)
+
+    def _print_err(self, data: bytes) -> None:
+        if self._on_terminal and self.spec.encoding != JSON:
+            self._stderr.write(data)
+
+    def _printed(self, stream: str, text: str) -> None:
+        """In text mode a terminal has it as it was printed, already; among JSON lines it must be one."""
+        make = logging.getLogRecordFactory()
+        record = make(f"salver.printed.{stream}", logging.INFO, f"<{stream}>", 0, text, (), None)
+        if self.spec.encoding == JSON:
+            self.write(self._line(record))
+        elif self._file is not None:
+            self._file.write(self._line(record))
 
 
-def configure_logging(component: str, identity: str) -> None:
-    """Send records of Salver's and the user's Serve loggers, from INFO on, to this process's stderr."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter(component, identity))
-    for name in _OUR_LOGGERS:
+_log: ProcessLog | None = None
+
+
+def configure_logging(
+    component: str,
+    identity: str,
+    spec: LoggingSpec = DEFAULT_LOGGING,
+    *,
+    folder: Path | None = None,
+    on_terminal: bool = True,
+) -> ProcessLog:
+    """Send records of Salver's and the user's Serve loggers to this process's outlets.
+
+    Arguments are those of ``ProcessLog``.
+
+    What is on its way when the interpreter ends is written then, by ``logging.shutdown``; a process that leaves by
+    ``os._exit`` calls ``flush_logs`` before.
+    """
+    global _log
+    log = ProcessLog(component, identity, spec, folder=folder, on_terminal=on_terminal)
+    for name in OUR_LOGGERS:
         named = logging.getLogger(name)
-        named.handlers[:] = [handler]
-        named.setLevel(logging.INFO)
+        named.handlers[:] = [log]
         named.propagate = False
+    _log = log
+    return log
 
 
-def add_record_attributes(attributes: Callable[[], dict[str, str]]) -> Callable[[], None]:
-    """Have every record of ``ray.serve``, ``salver`` and loggers below them carry what ``attributes`` answers.
-
-    It is asked in the thread and the context that logs. Returns how to stop, in whatever order several were added.
-    """
-    factory = _RecordFactory(logging.getLogRecordFactory(), attributes)
-    logging.setLogRecordFactory(factory)
-    return factory.remove
-
-
-class _RecordFactory:
-    """Makes records as before, and adds to those of ours. Factories form a chain: everybody wraps the one before."""
-
-    def __init__(self, before: MakeRecord, attributes: Callable[[], dict[str, str]]) -> None:
-        self._before = before
-        self._attributes = attributes
-        self._removed = False
-
-    def __call__(self, name: str, *args: Any, **kwargs: Any) -> logging.LogRecord:
-        record = self._before(name, *args, **kwargs)
-        if not self._removed and _is_below(name, _OUR_LOGGERS):
-            ours = self._attributes()
-            record.__dict__ = _Attributes({**record.__dict__, **ours}, ours)
-        return record
-
-    def remove(self) -> None:
-        """Add nothing more; leave the chain where we are its end, and with us those that were removed before."""
-        self._removed = True
-        last = logging.getLogRecordFactory()
-        while isinstance(last, _RecordFactory) and last._removed:
-            last = last._before
-        logging.setLogRecordFactory(last)
+def flush_logs() -> None:
+    """Write what was logged so far, within a second."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass  # closed, or nobody reads it
+    if _log is not None:
+        _log.flush()
 
 
-class _Attributes(dict[str, Any]):
-    """A record's attributes, of which ``Logger.makeRecord`` believes that ours are not there yet.
-
-    It raises KeyError when a call's ``extra`` has the name of an attribute that exists, and programs that know
-    nothing of ours write ``extra={"request_id": ...}``. With this, theirs replaces ours.
-    """
-
-    def __init__(self, everything: dict[str, Any], ours: dict[str, str]) -> None:
-        super().__init__(everything)
-        self._ours = ours
-
-    def __contains__(self, name: object) -> bool:
-        return name not in self._ours and super().__contains__(name)
-
-    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
-        return dict, (dict(self),)  # records are pickled, for queues between processes
-
-
-def _is_below(name: str, loggers: tuple[str, ...]) -> bool:
-    return any(name == each or name.startswith(f"{each}.") for each in loggers)
+def _same_file(one: int, other: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(one), os.fstat(other))
+    except OSError:
+        return False

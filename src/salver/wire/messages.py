@@ -156,11 +156,13 @@ class Constructed(Struct, frozen=True, array_like=True):
         docs_path: where the ingress serves its own documentation, below the route prefix; empty for nowhere.
         checks_health: the class has a ``check_health``; it has passed once.
         records_stats: the class has a ``record_autoscaling_stats``.
+        rank: the number that it has; when it was constructed before, perhaps not the one of this Initialize.
     """
 
     docs_path: str = ""
     checks_health: bool = False
     records_stats: bool = False
+    rank: int = -1
 
 
 class Reconfigure(Struct, frozen=True, tag=True, array_like=True):

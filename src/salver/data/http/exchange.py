@@ -163,6 +163,12 @@ class RequestExchange:
         line = b"x-request-id: %s\r\n" % self.request_id.encode()
         return line + b"x-attempts: %d\r\n" % self.attempts if self.attempts > 1 else line
 
+    @property
+    def client(self) -> str:
+        """Where it came from, ``ADDRESS:PORT``; empty when that is unknown."""
+        client = self._connection.client
+        return f"{client[0]}:{client[1]}" if client is not None else ""
+
     # --- life -------------------------------------------------------------------------------------------
 
     def begin(self, owner: ExchangeOwner, now: float) -> None:

@@ -5,22 +5,22 @@ Knows no sockets: a proxy process feeds it from connections, local testing mode 
 
 from __future__ import annotations
 
-import logging
 import time
 
 import msgspec
 from msgspec.structs import replace
 
-from salver.data.http.exchange import CLIENT_LEFT, RequestExchange
+from salver.data.http.exchange import RequestExchange
 from salver.data.http.head import RequestHead
 from salver.data.http.options import ProxyOptions
 from salver.data.http.problem import NO_ROUTE, Problem
 from salver.data.request_metrics import http_answered, http_started
 from salver.data.routing.caller import Caller
 from salver.errors import DeploymentUnavailableError
+from salver.telemetry.access_log import AccessLog
 from salver.wire.snapshot import ApplicationRoute, Snapshot
 
-logger = logging.getLogger("salver.proxy")
+_OK = 200
 
 _JSON = b"content-type: application/json\r\n"
 _TEXT = b"content-type: text/plain; charset=utf-8\r\n"
@@ -32,10 +32,12 @@ class Ingress:
     Args:
         caller: reaches deployments; its snapshots are the routes.
         options: deadlines, and what clients may see.
+        access_log: gets a line for each request; for the ingress's own paths only when the answer is no 200.
     """
 
-    def __init__(self, caller: Caller, options: ProxyOptions) -> None:
+    def __init__(self, caller: Caller, options: ProxyOptions, access_log: AccessLog | None = None) -> None:
         self.caller = caller
+        self._access_log = access_log
         self._options = options
         self._outside = options.root_path.encode()
         self._routes: list[tuple[str, bytes, ApplicationRoute]] = []
@@ -88,17 +90,14 @@ class Ingress:
     def request_ended(self, exchange: RequestExchange, status: int) -> None:
         """A request has its end, whichever."""
         head = exchange.head
-        seconds = time.monotonic() - exchange.started_at
+        now = time.monotonic()
+        seconds = now - exchange.started_at
         http_answered(exchange.route, head.method, exchange.app, status, seconds)
-        if status == CLIENT_LEFT:
-            where = exchange.route or "-"
-            logger.info(
-                "%s %s 499 %.1fms: the client left",
-                head.method,
-                where,
-                seconds * 1000,
-                extra={"request_id": exchange.request_id},
-            )
+        access_log = self._access_log
+        if access_log is not None and (exchange.app or status != _OK):  # who asks for our health asks every second
+            client = exchange.client if access_log.shows_clients else ""
+            about = (exchange.request_id, exchange.app, exchange.route, client)
+            access_log.ended(now, head.method, head.path, status, seconds, *about)
 
     # --- own answers ------------------------------------------------------------------------------------
 

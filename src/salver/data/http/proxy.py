@@ -17,6 +17,7 @@ from salver.data.http.options import ProxyOptions
 from salver.data.load_board import LoadBoard
 from salver.data.metrics_push import MetricsPush
 from salver.data.routing.caller import Caller
+from salver.telemetry.access_log import AccessLog
 from salver.wire.messages import Hello
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Proxy:
         connect, controller_address, hello, board: as in ``Caller``.
         options: what the instance was told about HTTP.
         metrics: sends this process's to the controller; closed with this.
+        access_log: gets a line for each request; closed with this.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class Proxy:
         board: LoadBoard,
         options: ProxyOptions,
         metrics: MetricsPush | None = None,
+        access_log: AccessLog | None = None,
     ) -> None:
         self._caller = Caller(connect=connect, controller_address=controller_address, hello=hello, board=board)
         self._metrics = metrics
         if metrics is not None:
             self._caller.push_metrics(metrics)
-        self.ingress = Ingress(self._caller, options)
+        self.ingress = Ingress(self._caller, options, access_log)
+        self._access_log = access_log
         self._options = options
         self._connections: set[HTTPConnection | WebSocketConnection] = set()
         self._paused: set[HTTPConnection] = set()
@@ -120,6 +124,8 @@ class Proxy:
         self._sweeping = self._looking = None
         if self._metrics is not None:
             self._metrics.close()
+        if self._access_log is not None:
+            self._access_log.close()
         await self._caller.stop()
 
     # --- Handler, for the connections -------------------------------------------------------------------

@@ -29,7 +29,7 @@ def user_traceback(error: BaseException) -> str:
     """The traceback without our own frames at its beginning, of bounded length."""
     try:
         walk: Any = error.__traceback__
-        while walk is not None and _is_ours(walk.tb_frame.f_globals.get("__name__", "")):
+        while walk is not None and is_ours(walk.tb_frame.f_globals.get("__name__", "")):
             walk = walk.tb_next
         text = "".join(traceback.format_exception(type(error), error, walk or error.__traceback__))
     except BaseException:  # noqa: BLE001 - formatting reads attributes, and those can be the user's
@@ -37,5 +37,6 @@ def user_traceback(error: BaseException) -> str:
     return bounded(text.rstrip(), TRACEBACK_LIMIT)
 
 
-def _is_ours(module: str) -> bool:
+def is_ours(module: str) -> bool:
+    """Whether a frame of this module says nothing about the user's code."""
     return module in {"contextlib", "importlib"} or module.startswith(_NOT_THE_USERS)

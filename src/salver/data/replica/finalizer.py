@@ -9,10 +9,11 @@ nothing for those objects whose own was called here.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable
 from typing import Any, cast
+
+from salver.data.own_thread import in_own_thread
 
 _finalized: set[int] = set()
 """``id`` of the objects whose ``__del__`` was called here, until they are freed."""
@@ -22,7 +23,7 @@ _guarded: set[Callable[[Any], Any]] = set()
 
 
 async def finalize(target: object) -> None:
-    """Call ``__del__`` once, in a thread if it is no coroutine function; nothing for those that have none.
+    """Call ``__del__`` once, in a thread of its own if it is no coroutine function; nothing for those without one.
 
     Raises:
         Exception: what ``__del__`` raises.
@@ -38,7 +39,7 @@ async def finalize(target: object) -> None:
         if inspect.iscoroutinefunction(original):
             await original(target)
         else:
-            await asyncio.to_thread(original, target)
+            await in_own_thread(original, target)
     finally:
         _finalized.add(id(target))
 

@@ -56,9 +56,13 @@ class HostedApp:
 
     async def start(self) -> None:
         """Raises what the application's startup raises."""
-        limiter = to_thread.current_default_thread_limiter()
-        limiter.total_tokens = max(limiter.total_tokens, self._threads)
+        self.resize(self._threads)
         await self._lifespan.start()
+
+    def resize(self, threads: int) -> None:
+        """Let at least so many ``def`` handlers run at once."""
+        limiter = to_thread.current_default_thread_limiter()
+        limiter.total_tokens = max(limiter.total_tokens, threads)
 
     async def __call__(
         self, scope: Scope, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]

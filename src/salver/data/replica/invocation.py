@@ -45,9 +45,10 @@ class Invocation(RequestScope):
         exchange: its HTTP or WebSocket side, or the items of a call that streams; None for any other call.
         abandoned: its caller no longer waits.
         exception_type: of what it failed with, for the metrics; empty when it did not.
+        grace: runs from its cancellation until it ends; None while it was not cancelled.
     """
 
-    __slots__ = ("abandoned", "channel", "exception_type", "exchange", "stream", "task")
+    __slots__ = ("abandoned", "channel", "exception_type", "exchange", "grace", "stream", "task")
 
     def __init__(self, channel: Channel, stream: int, exchange: HTTPExchange | None) -> None:
         super().__init__()
@@ -57,6 +58,7 @@ class Invocation(RequestScope):
         self.task: asyncio.Task[None] | None = None
         self.abandoned = False
         self.exception_type = ""
+        self.grace: asyncio.TimerHandle | None = None
 
     def abandon(self) -> None:
         """Nobody waits for the answer any more: user code is cancelled, and so is what it has called."""

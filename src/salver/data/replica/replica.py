@@ -11,31 +11,37 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import time
 from collections.abc import Callable
 from types import CoroutineType
 from typing import Any, cast
 
-import msgspec
+from msgspec.structs import replace
 
 from salver.data.channel import Channel
-from salver.data.context import ReplicaIdentity, RequestContext, replica_identity, request_context
+from salver.data.context import ReplicaIdentity, ReplicaRank, RequestContext, replica_identity, request_context
 from salver.data.load_board import LoadBoard
 from salver.data.metrics_push import MetricsPush
 from salver.data.replica.asgi import HTTPExchange
+from salver.data.replica.commands import Commands
 from salver.data.replica.draining import announce_drain
-from salver.data.replica.failure_text import user_traceback
+from salver.data.replica.hooks import UserHooks
 from salver.data.replica.invocation import Invocation, invoke_call, invoke_http
 from salver.data.replica.models import ReplicaModels
 from salver.data.replica.scope import RequestScope
 from salver.data.replica.slots import Slots
+from salver.data.replica.standing import standing
 from salver.data.replica.user_code import UserCode
+from salver.data.replica.wear import Wear
 from salver.data.request_metrics import ReplicaRequests
-from salver.errors import ProtocolError
-from salver.records import CodeContext
-from salver.wire.error_text import text_of
+from salver.errors import ProtocolError, ServeException
+from salver.records import CodeContext, DeploymentSpec, LoggingSpec
 from salver.wire.frames import Frame, Kind
-from salver.wire.messages import Constructed, Drain, ErrorKind, ErrorMeta, Initialize, decode_control, encode
+from salver.wire.messages import Constructed, Initialize, Reconfigure, Worn, decode_call, encode
+
+logger = logging.getLogger("salver.replica")
+access_logger = logging.getLogger("salver.access")
 
 CONTROLLER = "controller"
 """What the controller calls itself in its hello: the one whose channel may stay when a replica has drained."""
@@ -49,6 +55,7 @@ class Replica:
         board, slot: where the number of running requests is published.
         prepare: makes the user's modules importable, before the definition is unpickled.
         metrics: sends this process's to the controller; closed with this. None where the controller sees them itself.
+        on_logging: told when the deployment is to log in another way than before; None is as the instance.
     """
 
     def __init__(
@@ -59,18 +66,24 @@ class Replica:
         slot: int,
         prepare: Callable[[CodeContext], None],
         metrics: MetricsPush | None = None,
+        on_logging: Callable[[LoggingSpec | None], None] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._key = key
         self._prepare = prepare
         self._metrics = metrics
+        self._on_logging = on_logging
         self._requests: ReplicaRequests | None = None
         self._slots = Slots(board.cells, slot)
         self._models = ReplicaModels(self._models_changed, self._is_running)
+        self._commands = Commands(self)
+        self._wear = Wear(self._worn, lambda: board.rss[slot])
+        self._report = b""
+        """For the controller, whenever one is there: that this replica should be replaced."""
         self._user: UserCode | None = None
-        self._stop_within_s = 0.0
+        self._hooks: UserHooks | None = None
+        self._settings: DeploymentSpec | None = None
         self._identity = ReplicaIdentity("", "", "")
-        self._initialized: asyncio.Task[None] | None = None
         self._channels: set[Channel] = set()
         self._running: dict[tuple[Channel, int], Invocation] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,11 +99,14 @@ class Replica:
         return channel
 
     def _greet(self, channel: Channel) -> None:
-        if self._metrics is not None and channel.sender == CONTROLLER:
+        is_controller = channel.sender == CONTROLLER
+        if is_controller and self._metrics is not None:
             self._metrics.add(channel)
         if self._draining:
             channel.send(Kind.GOAWAY)
-        if self._models.ids and channel.sender != CONTROLLER:
+        if is_controller and self._report:
+            channel.send(Kind.REPORT, 0, self._report)
+        if self._models.ids and not is_controller:
             channel.send(Kind.MODELS, 0, encode(self._models.ids))
 
     def _models_changed(self, ids: tuple[str, ...]) -> None:
@@ -98,6 +114,13 @@ class Replica:
         for channel in self._channels:
             if channel.sender and channel.sender != CONTROLLER:
                 channel.send(Kind.MODELS, 0, meta)
+
+    def _worn(self, reason: str) -> None:
+        logger.warning("this replica asks to be replaced: %s", reason)
+        self._report = encode(Worn(reason))
+        for channel in self._channels:
+            if channel.sender == CONTROLLER:
+                channel.send(Kind.REPORT, 0, self._report)
 
     def drain(self) -> None:
         """Take nothing new; ``drained`` is set when the last caller has hung up."""
@@ -118,11 +141,11 @@ class Replica:
     async def close(self) -> None:
         """Cancel what runs and let the user's object go. May be called twice."""
         tasks = list(self._tasks)
-        if self._initialized is not None:
-            tasks.append(self._initialized)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._commands.close()
+        self._wear.close()
         if self._metrics is not None:
             self._metrics.close()
         for channel in list(self._channels):
@@ -130,7 +153,7 @@ class Replica:
         self._slots.clear()
         await self._models.close()
         if self._user is not None:
-            await self._user.stop(self._stop_within_s)
+            await self._user.stop(0.0 if self._settings is None else self._settings.graceful_shutdown_timeout_s)
             self._user = None
 
     # --- frames -----------------------------------------------------------------------------------------
@@ -151,7 +174,7 @@ class Replica:
         elif kind == Kind.DECLINE:
             self._slots.decline(channel)
         elif kind == Kind.CONTROL:
-            self._control(channel, frame)
+            self._commands.received(channel, frame)
         elif kind == Kind.RELEASE:
             channel.value_released(frame)
 
@@ -189,7 +212,11 @@ class Replica:
                 await invoke_call(invocation, user, self._identity, frame)
         finally:
             route = request_context.get().route
-            requests.call_ended(route, time.perf_counter() - started, invocation.exception_type)
+            seconds = time.perf_counter() - started
+            requests.call_ended(route, seconds, invocation.exception_type)
+            if access_logger.isEnabledFor(logging.DEBUG) and frame.kind == Kind.CALL:
+                outcome = "ERROR" if invocation.exception_type else "OK"
+                access_logger.debug("CALL %s %s %.1fms", decode_call(frame.meta).method, outcome, seconds * 1000)
             self._models.request_ended(invocation)
             self._ended(invocation)
 
@@ -198,7 +225,12 @@ class Replica:
         if invocation.task is not None:
             self._tasks.discard(invocation.task)
             invocation.task = None  # it refers to its context variables, and those to the invocation
+        if invocation.grace is not None:
+            invocation.grace.cancel()
+            invocation.grace = None
         self._slots.give_back()
+        if self._wear.served_at_most is not None:
+            self._wear.request_ended()
         if self._draining:
             self._check_drained()
 
@@ -217,47 +249,102 @@ class Replica:
         if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
             # Cancelled before its first step, a task never enters its coroutine, nor the `finally` in there.
             invocation.task.add_done_callback(lambda _: self._ended(invocation))
+        elif self._settings is not None:
+            grace_s = self._settings.cancel_grace_s
+            invocation.grace = self._loop.call_later(grace_s, self._ignores_cancellation, invocation, grace_s)
 
-    # --- control ----------------------------------------------------------------------------------------
+    def _ignores_cancellation(self, invocation: Invocation, grace_s: float) -> None:
+        """It holds a slot that nobody can free; a draining replica will be killed for it soon enough."""
+        where = "" if invocation.task is None or self._draining else standing(invocation.task)
+        if where:
+            name = self._identity.deployment
+            self._wear.tell(f"a request of {name} has ignored its cancellation for {grace_s:g} s: {where}")
 
-    def _control(self, channel: Channel, frame: Frame) -> None:
-        message = decode_control(bytes(frame.payload))
-        if isinstance(message, Initialize):
-            if self._initialized is None:
-                self._initialized = asyncio.create_task(self._initialize(message))
-            answer = asyncio.create_task(self._answer_initialize(channel, frame.stream, self._initialized))
-            self._tasks.add(answer)
-            answer.add_done_callback(self._tasks.discard)
-        else:
-            assert isinstance(message, Drain)
-            channel.send(Kind.RESPONSE, frame.stream)
-            self.drain()
+    # --- what the controller asks (``Commands``) ---------------------------------------------------------------
 
-    async def _initialize(self, message: Initialize) -> None:
+    async def initialize(self, message: Initialize) -> None:
+        """Construct the user's object, and take requests when it is well. Raises what the user's code raises."""
         spec = message.deployment
-        identity = ReplicaIdentity(spec.id.app, spec.id.name, message.replica_id, spec.version, spec.num_replicas)
-        replica_identity.set(identity)
-        request_context.set(RequestContext(app_name=spec.id.app))
+        identity = ReplicaIdentity(
+            spec.id.app, spec.id.name, message.replica_id, spec.version, spec.num_replicas, rank=_place(message.rank)
+        )
+        self._enter(identity)
         self._models.open(message.replica_id)
-        self._prepare(message.application.code)
-        self._stop_within_s = spec.graceful_shutdown_timeout_s
+        self._prepare(spec.code or message.application.code)
         user = await UserCode.construct(spec.definition, threads=spec.max_ongoing_requests, name=spec.id.name)
         self._user = user  # from here on ``close`` shuts it down
-        if spec.user_config is not None:
-            await user.reconfigure(spec.user_config)
-        self._identity = identity = msgspec.structs.replace(identity, servable_object=user.target)
+        self._settings = replace(spec, definition=b"")
+        self._identity = identity = replace(identity, servable_object=user.target)
+        self._enter(identity)
+        hooks = UserHooks(user.target)
+        await hooks.reconfigure(spec.user_config, identity.rank)
+        if hooks.checks_health:
+            await _in_time(hooks, spec.health_check_timeout_s)
+        self._hooks = hooks
         self._requests = ReplicaRequests(identity)
+        self._follow(spec)
         self.constructed.set()
+
+    def constructed_as(self) -> Constructed:
+        """What only the constructed object can say."""
+        hosted = self._user.asgi_app if self._user is not None else None
+        docs_path = hosted.docs_path if hosted is not None else ""
+        rank = -1 if self._identity.rank is None else self._identity.rank.rank
+        hooks = self._constructed_hooks()
+        return Constructed(docs_path, hooks.checks_health, hooks.records_stats, rank)
+
+    async def reconfigure(self, message: Reconfigure) -> None:
+        """Be as it says, all or nothing. Raises what the user's ``reconfigure`` raises."""
+        spec = message.deployment
+        identity = replace(self._identity, world_size=spec.num_replicas, rank=_place(message.rank))
+        self._enter(identity)
+        await self._constructed_hooks().reconfigure(spec.user_config, identity.rank)
+        self._identity = identity
+        if self._on_logging is not None and self._settings is not None and spec.logging != self._settings.logging:
+            self._on_logging(spec.logging)
+        self._settings = replace(spec, definition=b"")
+        self._follow(spec)
+
+    async def check_health(self) -> None:
+        """Raises what the user's ``check_health`` raises."""
+        self._enter(self._identity)
+        await self._constructed_hooks().check_health()
+
+    async def record_stats(self) -> dict[str, float]:
+        """Raises what the user's ``record_autoscaling_stats`` raises, or that it gave no numbers."""
+        self._enter(self._identity)
+        return await self._constructed_hooks().record_stats()
+
+    def _constructed_hooks(self) -> UserHooks:
+        assert self._hooks is not None  # ``Commands`` asks nothing before
+        return self._hooks
+
+    def _enter(self, identity: ReplicaIdentity) -> None:
+        """Make the current task's code that of this replica, and of no request."""
+        replica_identity.set(identity)
+        request_context.set(RequestContext(app_name=identity.app_name))
+
+    def _follow(self, spec: DeploymentSpec) -> None:
+        """Let as many requests run as it says, for as long as it says."""
+        assert self._user is not None
+        self._user.resize(spec.max_ongoing_requests)
+        self._wear.limit(spec.max_requests, spec.max_rss_bytes)
         if not self._draining:
             self._slots.open(spec.max_ongoing_requests)
 
-    async def _answer_initialize(self, channel: Channel, stream: int, initialized: asyncio.Task[None]) -> None:
-        await asyncio.wait({initialized})  # raising its error here would cut the traceback for those who ask again
-        error = initialized.exception()
-        if error is None:
-            hosted = self._user.asgi_app if self._user is not None else None
-            channel.send(Kind.RESPONSE, stream, encode(Constructed(hosted.docs_path if hosted is not None else "")))
-        else:
-            text = user_traceback(error)
-            meta = ErrorMeta(ErrorKind.CONSTRUCTOR, type(error).__qualname__, text_of(error), text)
-            channel.send(Kind.ERROR, stream, encode(meta))
+
+def _place(rank: int) -> ReplicaRank | None:
+    """All replicas of this engine are on one node."""
+    return None if rank < 0 else ReplicaRank(rank, 0, rank)
+
+
+async def _in_time(hooks: UserHooks, timeout_s: float) -> None:
+    """The first ``check_health``. Raises ServeException when it takes longer, or what it raises."""
+    limit = asyncio.timeout(timeout_s)
+    try:
+        async with limit:
+            await hooks.check_health()
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise ServeException(f"check_health did not return within {timeout_s:g} s") from None

@@ -37,7 +37,10 @@ class Slots:
         return min(self.running, _MOST_LOAD)
 
     def open(self, capacity: int) -> None:
-        """Let ``capacity`` requests run at a time; those in line are told."""
+        """Let ``capacity`` requests run at a time; those in line are told.
+
+        Of more that run, or have been promised a slot, none is stopped: none is started until there are fewer.
+        """
         self._capacity = capacity
         self._offer()
 

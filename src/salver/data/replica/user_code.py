@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
 
+from salver.data.replica.contained import contained
 from salver.data.replica.failure_text import user_traceback
 from salver.data.replica.finalizer import finalize
 from salver.data.replica.hosted_app import HostedApp
@@ -40,7 +41,8 @@ class UserCode:
         self.target = target
         self._is_function = is_function
         self.name = name
-        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=f"salver-{name}")
+        self._threads = threads
+        self._pool = self._new_pool()
         self._methods: dict[str, tuple[Callable[..., Any], bool]] = {}
         self.asgi_app: HostedApp | None = None
         self.http_handler: Callable[..., Any] | None = None
@@ -51,11 +53,12 @@ class UserCode:
     @classmethod
     async def construct(cls, definition: bytes, *, threads: int, name: str) -> UserCode:
         """Unpickle the definition and build the user's object; whatever the user's code raises comes out."""
-        func_or_class, args, kwargs = load_definition(definition)
+        with contained("the module of the deployment"):
+            func_or_class, args, kwargs = load_definition(definition)
         if not isinstance(func_or_class, type):
             return cls(func_or_class, is_function=True, threads=threads, name=name)
         user_class = cast("type[Any]", func_or_class)
-        try:
+        with contained("the constructor"):
             if inspect.iscoroutinefunction(user_class.__init__):
                 target = user_class.__new__(user_class, *args, **kwargs)
                 await cast(Any, target.__init__(*args, **kwargs))
@@ -63,21 +66,31 @@ class UserCode:
                 target = user_class(*args, **kwargs)
             build_asgi_app = getattr(target, "__serve_build_asgi_app__", None)
             asgi_app = None if build_asgi_app is None else HostedApp(build_asgi_app(), threads=threads)
-        except (SystemExit, KeyboardInterrupt) as error:  # these end an event loop, and nobody would learn why
-            text = f"the constructor raised {type(error).__name__}: {error}"
-            raise RuntimeError(text).with_traceback(error.__traceback__) from None
         if asgi_app is not None:
             await asgi_app.start()
         user = cls(target, is_function=False, threads=threads, name=name)
         user.asgi_app = asgi_app
         return user
 
+    def _new_pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(max_workers=self._threads, thread_name_prefix=f"salver-{self.name}")
+
+    def resize(self, threads: int) -> None:
+        """Have as many threads from now on; what runs ends in the thread that it is in."""
+        if threads == self._threads:
+            return
+        self._threads = threads
+        outgoing, self._pool = self._pool, self._new_pool()
+        outgoing.shutdown(wait=False)
+        if self.asgi_app is not None:
+            self.asgi_app.resize(threads)
+
     def _find_http_handler(self) -> None:
         handler = self.target if self._is_function else getattr(self.target, "__call__", None)  # noqa: B004
         if handler is None:
             return
         self.http_handler = handler
-        self.http_handler_is_async = _is_async(handler)
+        self.http_handler_is_async = is_async(handler)
         try:
             self.http_takes_request = bool(inspect.signature(handler).parameters)
         except (TypeError, ValueError):  # a C function tells nothing: give it the request
@@ -117,7 +130,7 @@ class UserCode:
             raise MethodMissing(
                 f"Tried to call a method '{method}' that does not exist. Available methods: {self._available()}."
             )
-        self._methods[method] = found = (function, _is_async(function))
+        self._methods[method] = found = (function, is_async(function))
         return found
 
     def _available(self) -> list[str]:
@@ -125,12 +138,6 @@ class UserCode:
             return ["__call__"]
         names = [name for name in dir(self.target) if not name.startswith("_") or name == "__call__"]
         return [name for name in names if callable(getattr(self.target, name, None))]
-
-    async def reconfigure(self, user_config: Any) -> None:
-        """Hand ``user_config`` to the user's ``reconfigure``; whatever that raises comes out."""
-        result = self.target.reconfigure(user_config)
-        if inspect.isawaitable(result):
-            await result
 
     async def in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run ``function`` in the pool, with this task's context variables."""
@@ -166,7 +173,7 @@ def _call_in_thread(function: Callable[..., Any], /, *args: Any, **kwargs: Any) 
         raise RuntimeError("the method raised StopIteration") from error
 
 
-def _is_async(function: object) -> bool:
+def is_async(function: object) -> bool:
     """Whether calling it gives a coroutine or an asynchronous generator at once, without blocking."""
     candidates = [function, getattr(function, "__func__", None), getattr(cast(Any, type(function)), "__call__", None)]  # noqa: B004
     return any(

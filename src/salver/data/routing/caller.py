@@ -9,6 +9,7 @@ from collections.abc import Callable
 from salver.data.channel import Channel, Connect
 from salver.data.load_board import LoadBoard
 from salver.data.metrics_push import MetricsPush
+from salver.data.routing.demand import DemandPush
 from salver.data.routing.replica_link import Exchange
 from salver.data.routing.router import Router
 from salver.errors import DeploymentUnavailableError, StartupError
@@ -58,6 +59,7 @@ class Caller:
         self._first_of_connection = True
         self._routes: dict[str, DeploymentRoute] = {}
         self._routers: dict[str, Router] = {}
+        self._demand = DemandPush(self._routers)
         self.snapshot: Snapshot | None = None
 
     def on_snapshot(self, tell: Callable[[Snapshot], None]) -> None:
@@ -88,6 +90,7 @@ class Caller:
         for arrived in self._refreshes.values():
             if not arrived.done():
                 arrived.set_result(None)
+        self._demand.stop()
         if self._channel is not None:
             self._channel.close()
             self._channel = None
@@ -99,7 +102,9 @@ class Caller:
         """The router of a deployment, None when the current snapshot has no such deployment."""
         router = self._routers.get(key)
         if router is None and key in self._routes:
-            router = Router(key, connect=self._connect, hello=self._hello, board=self._board)
+            router = Router(
+                key, connect=self._connect, hello=self._hello, board=self._board, on_wait=self._demand.changed
+            )
             self._routers[key] = router
             router.update(self._routes[key])
         return router
@@ -195,6 +200,7 @@ class Caller:
                 )
                 if self._metrics is not None:
                     self._metrics.add(self._channel)
+                self._demand.connected(self._channel)
                 await self._lost.wait()
             except (OSError, StartupError):
                 pass
@@ -217,6 +223,7 @@ class Caller:
 
     def channel_lost(self, channel: Channel) -> None:
         self._channel = None
+        self._demand.disconnected()
         self._lost.set()
 
     def _apply(self, snapshot: Snapshot) -> None:

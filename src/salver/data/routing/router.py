@@ -19,7 +19,7 @@ replica's link, before everything else that waits for it, and fails with the rep
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 from salver.data.channel import Connect
@@ -45,12 +45,22 @@ class Router:
         key: ``app#deployment``.
         connect, hello: how replicas are dialled.
         board: everybody's load; None when there is none (replicas on other machines).
+        on_wait: called when requests have to wait; None when nobody wants to know.
     """
 
-    def __init__(self, key: str, *, connect: Connect, hello: Hello, board: LoadBoard | None) -> None:
+    def __init__(
+        self,
+        key: str,
+        *,
+        connect: Connect,
+        hello: Hello,
+        board: LoadBoard | None,
+        on_wait: Callable[[], None] | None = None,
+    ) -> None:
         self.key = key
         self._connect = connect
         self._hello = hello
+        self._on_wait = on_wait
         self._choice = ReplicaChoice(board.cells if board is not None else None)
         self._route = DeploymentRoute(key, (), 1, -1)
         self._links: dict[str, ReplicaLink] = {}
@@ -96,6 +106,11 @@ class Router:
     def queued(self) -> int:
         return len(self._queue) + sum(len(link.pinned) for link in self._links.values())
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a free slot and that somebody still waits for."""
+        return self._live_queue_length()
+
     # --- requests ---------------------------------------------------------------------------------------
 
     def submit(self, exchange: Exchange) -> None:
@@ -125,6 +140,7 @@ class Router:
         elif not self._refused_as_full(exchange):
             link.pinned.append(PinnedExchange(exchange))
             link.ask_for_slot()
+            self._tell_of_waiting()
 
     def reserve(self, reservation: Reservation) -> None:
         """Choose a replica for a request that comes later."""
@@ -212,7 +228,12 @@ class Router:
             link.pinned = _without_abandoned(link.pinned)
         return self.queued
 
+    def _tell_of_waiting(self) -> None:
+        if self._on_wait is not None:
+            self._on_wait()
+
     def _ask_for_slots(self) -> None:
+        self._tell_of_waiting()
         capacity = self._choice.capacity
         for link in self._choice.links:
             if not link.waiting and len(link.streams) < capacity:

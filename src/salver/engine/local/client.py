@@ -27,6 +27,9 @@ from salver.records import Capacity
 logger = logging.getLogger("salver.engine")
 
 _STACK_WITHIN_S = 1.0
+_OTHER_STACK_WITHIN_S = 0.1
+_OTHER_STACK_TRIES = 3
+_NO_CAPACITY = Capacity()
 
 
 class LocalEngine(asyncio.Protocol):
@@ -39,7 +42,9 @@ class LocalEngine(asyncio.Protocol):
         capacity: what this machine has for replicas.
     """
 
-    def __init__(self, link: socket.socket, folder: Path, on_lost: Callable[[], None], capacity: Capacity) -> None:
+    def __init__(
+        self, link: socket.socket, folder: Path, on_lost: Callable[[], None], capacity: Capacity = _NO_CAPACITY
+    ) -> None:
         self._capacity = capacity
         self._link = link
         self._folder = folder
@@ -81,19 +86,28 @@ class LocalEngine(asyncio.Protocol):
         self._send(KillProcess(replica_id))
 
     async def where(self, replica_id: str) -> str:
-        path = stack_file(self._folder, replica_id)
+        main = await self._stack(DumpStack(replica_id), _STACK_WITHIN_S)
+        for _ in range(_OTHER_STACK_TRIES if main else 0):
+            other = await self._stack(DumpStack(replica_id, runs=True), _OTHER_STACK_WITHIN_S)
+            if other:
+                return f"{main}Another thread runs:\n{other}"
+        return main
+
+    async def _stack(self, message: DumpStack, within_s: float) -> str:
+        path = stack_file(self._folder, message.replica_id)
         try:
             before = path.stat().st_size
-        except OSError:
-            return ""
-        self._send(DumpStack(replica_id))
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + _STACK_WITHIN_S
-        while loop.time() < deadline:  # the writer is a signal handler: it cannot tell us when it is done
-            await asyncio.sleep(0.02)
-            text = path.read_bytes()[before:].decode(errors="replace")
-            if text.endswith("\n"):
-                return text
+            self._send(message)
+            loop = asyncio.get_running_loop()
+            deadline = loop.time() + within_s
+            text = ""
+            while loop.time() < deadline:  # the writer is a signal handler: it cannot tell us when it is done
+                await asyncio.sleep(0.02)
+                last, text = text, path.read_bytes()[before:].decode(errors="replace")
+                if text and text == last:
+                    return text
+        except OSError:  # it goes with its process
+            pass
         return ""
 
     async def close(self) -> None:

@@ -57,7 +57,8 @@ class ControllerLink:
             self._socket = None
 
     def _read(self) -> None:
-        assert self._socket is not None
+        if self._socket is None:  # dropped a moment ago, for something else that was noticed at the same time
+            return
         try:
             data = self._socket.recv(256 * 1024)
         except ConnectionError:

@@ -18,7 +18,11 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from salver.engine.local.admin import AdminOptions
 from salver.errors import StartupError
+
+LOGS = "logs"
+"""In the folder of instances the one name that none of them can have: their log files are there."""
 
 
 class InstanceInfo(Struct, frozen=True):
@@ -31,6 +35,7 @@ class InstanceInfo(Struct, frozen=True):
         started_at: wall clock, seconds since 1970.
         tls: whether clients must use HTTPS.
         root_url: under which clients reach it from elsewhere, as its user said; empty when nothing was said.
+        admin: where its control API listens on TCP; None for nowhere.
     """
 
     name: str
@@ -42,6 +47,7 @@ class InstanceInfo(Struct, frozen=True):
     version: str
     tls: bool = False
     root_url: str = ""
+    admin: AdminOptions | None = None
 
     @property
     def url(self) -> str:
@@ -62,12 +68,21 @@ class Instance:
         self.board = folder / "load.board"
         self.key_file = folder / "session.key"
         self.lock_file = folder / "lock"
-        self.checkpoint = folder / "state.sqlite"
+        self.state = folder / "state"
         self.info_file = folder / "instance.json"
+        self.logging_file = folder / "logging.json"
 
     @property
     def routing_address(self) -> str:
         return f"unix:{self.routing_socket}"
+
+    @property
+    def logs(self) -> Path | None:
+        """The folder of its log files, which outlives it; None when it has ended, or only begins."""
+        try:
+            return Path(os.readlink(self.folder / "logs"))
+        except OSError:
+            return None
 
     def info(self) -> InstanceInfo:
         return msgspec.json.decode(self.info_file.read_bytes(), type=InstanceInfo)
@@ -117,6 +132,8 @@ def instances_root() -> Path:
 def create_instance(name: str) -> tuple[Instance, int]:
     """A new folder and the descriptor of its lock, held. Raises FileExistsError when a running one has the name."""
     root = instances_root()
+    if name == LOGS:
+        raise StartupError(f"an instance cannot be named '{LOGS}': that is where their logs are")
     instance = Instance(root / name)
     with _alone_in(root):
         if instance.folder.exists() and not instance.is_running():
@@ -171,6 +188,11 @@ def find_instance(name: str | None = None) -> Instance:
     if len(running) > 1:
         raise LookupError(f"Several instances are running: choose one with --instance NAME.{_listing(running)}")
     return running[0]
+
+
+def ask_to_end(supervisor_pid: int) -> None:
+    """Ask a supervisor to end its instance, without waiting for that."""
+    stop_instance(supervisor_pid, 0.0)
 
 
 def stop_instance(supervisor_pid: int, timeout_s: float = 60.0) -> bool:

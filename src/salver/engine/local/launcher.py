@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,8 +23,15 @@ import msgspec
 from salver import __version__
 from salver.data.http.options import DEFAULT_PROXY_OPTIONS, ProxyOptions, is_loopback
 from salver.data.load_board import create_load_board
+from salver.engine.local.admin import AdminOptions
+from salver.engine.local.admin_token import create_token
+from salver.engine.local.capacity import NOTHING_STATED, StatedCapacity, capacity_of_this_machine
 from salver.engine.local.instance import Instance, InstanceInfo, create_instance
+from salver.engine.local.log_folder import SUPERVISOR_FILE, prepare_logs
+from salver.engine.local.settings import InstanceSettings
 from salver.errors import ConfigurationError, StartupError
+from salver.records import LoggingSpec
+from salver.telemetry.log_lines import DEFAULT_LOGGING
 
 _BACKLOG = 2048
 _SUPERVISOR = "from salver.engine.local.supervisor import main; main()"
@@ -98,6 +106,12 @@ def launch(
     detached: bool = False,
     options: ProxyOptions = DEFAULT_PROXY_OPTIONS,
     root_url: str = "",
+    listening: Sequence[socket.socket] = (),
+    admin: AdminOptions | None = None,
+    admin_listening: Sequence[socket.socket] = (),
+    stated: StatedCapacity = NOTHING_STATED,
+    logging: LoggingSpec = DEFAULT_LOGGING,
+    as_service: bool = False,
 ) -> LaunchedInstance:
     """Start an instance; it serves within milliseconds of this call's return.
 
@@ -105,18 +119,29 @@ def launch(
         host, port: of the HTTP ingress; port 0 lets the system choose.
         proxies: how many processes share it.
         name: of the instance; default the port's number.
-        detached: it outlives this process, and writes its logs to its folder instead of this terminal.
+        detached: it outlives this process, and writes its logs to files only, instead of this terminal, too.
         options: how the ingress behaves.
         root_url: what status shows as its URL; default its address.
+        listening: sockets that listen already, for HTTP, to be used instead of ``host`` and ``port``; closed here.
+        admin: where the control API listens on TCP, with a token; None for nowhere.
+        admin_listening: sockets that listen already, for that, to be used instead of its address; closed here.
+        stated: what the user says that the machine has; the rest is found out.
+        logging: how its processes log.
+        as_service: it stays, so programs read its logs: JSON is the default where stderr is no terminal.
 
     Raises:
         StartupError: the address cannot be had; the message says who has it, where that can be known.
-        ConfigurationError: the files for TLS are not in order, or the options do not fit to the address.
+        ConfigurationError: the files for TLS are not in order, the options do not fit to the address, or what is
+            stated does not fit to CUDA_VISIBLE_DEVICES.
     """
+    if listening:
+        host = listening[0].getsockname()[0]
     _check(host, options)
+    settings = InstanceSettings(options, capacity_of_this_machine(stated))
     with ExitStack() as undo:
-        http = undo.enter_context(_listen(host, port))
-        actual_port: int = http.getsockname()[1]
+        http = [undo.enter_context(each) for each in listening or [_listen(host, port)]]
+        actual_port: int = http[0].getsockname()[1]
+        control_tcp = [undo.enter_context(each) for each in _listen_admin(admin, admin_listening)]
         instance, lock = _new_instance(name, actual_port)
         undo.callback(os.close, lock)
         undo_on_error = undo.enter_context(ExitStack())
@@ -124,15 +149,19 @@ def launch(
         instance.key_file.touch(mode=0o600)
         instance.key_file.write_bytes(os.urandom(32))
         create_load_board(instance.board)
+        if control_tcp:
+            create_token(instance)
         control = undo.enter_context(_listen_unix(instance.control_socket))
         routing = undo.enter_context(_listen_unix(instance.routing_socket))
         life_read, life_write = os.pipe()
         undo.callback(os.close, life_read)
-        output = undo.enter_context((instance.folder / "log.txt").open("ab")) if detached else None
-        inherited_options = undo.enter_context(_in_memory(msgspec.json.encode(options)))
+        logs = prepare_logs(instance, logging, on_terminal=not detached, as_service=as_service)
+        output = undo.enter_context((logs / SUPERVISOR_FILE).open("ab")) if detached else None
+        inherited_settings = undo.enter_context(_in_memory(msgspec.json.encode(settings)))
         starter = 0 if detached else os.getpid()
-        shared = [control.fileno(), routing.fileno(), inherited_options.fileno(), http.fileno()]
-        numbers = [proxies, life_read, lock, starter, *shared]
+        shared = [control.fileno(), routing.fileno(), inherited_settings.fileno()]
+        shared += [each.fileno() for each in (*control_tcp, *http)]
+        numbers = [proxies, life_read, lock, starter, len(control_tcp), *shared]
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [sys.executable, "-P", "-c", _SUPERVISOR, str(instance.folder), *map(str, numbers)],
             stdin=subprocess.DEVNULL,
@@ -151,6 +180,7 @@ def launch(
             __version__,
             tls=options.tls is not None,
             root_url=root_url,
+            admin=_bound(admin, control_tcp),
         )
         _write_atomically(instance.info_file, msgspec.json.encode(info))
         undo_on_error.pop_all()
@@ -169,7 +199,7 @@ def _check(host: str, options: ProxyOptions) -> None:
 
 def _in_memory(data: bytes) -> BinaryIO:
     """A file without a name that holds ``data``, to be read by who inherits it."""
-    file = os.fdopen(os.memfd_create("salver-proxy-options"), "w+b")
+    file = os.fdopen(os.memfd_create("salver-settings"), "w+b")
     file.write(data)
     file.seek(0)
     return file
@@ -187,7 +217,19 @@ def _new_instance(name: str | None, port: int) -> tuple[Instance, int]:
         return create_instance(f"{port}-{os.urandom(2).hex()}")
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen_admin(admin: AdminOptions | None, listening: Sequence[socket.socket]) -> Sequence[socket.socket]:
+    return listening or ([] if admin is None else [_listen(admin.host, admin.port, "--admin-port")])
+
+
+def _bound(admin: AdminOptions | None, listening: list[socket.socket]) -> AdminOptions | None:
+    """Where it listens in fact."""
+    if not listening:
+        return None
+    host, port, *_ = listening[0].getsockname()
+    return AdminOptions(host, port, admin.allowed_hosts if admin is not None else ())
+
+
+def _listen(host: str, port: int, flag: str = "--port") -> socket.socket:
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
@@ -199,16 +241,16 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()
-        raise StartupError(_why_not_bound(host, port, error)) from error
+        raise StartupError(_why_not_bound(host, port, error, flag)) from error
     return listening
 
 
-def _why_not_bound(host: str, port: int, error: OSError) -> str:
+def _why_not_bound(host: str, port: int, error: OSError, flag: str) -> str:
     if error.errno == errno.EADDRINUSE:
         holder = _holder_of(port)
-        return f"port {port} on {host} is in use{holder}: choose another with --port, or stop that process"
+        return f"port {port} on {host} is in use{holder}: choose another with {flag}, or stop that process"
     if error.errno == errno.EACCES:
-        return f"port {port} needs privileges: choose one above 1023 with --port"
+        return f"port {port} needs privileges: choose one above 1023 with {flag}"
     return f"cannot listen on {host}:{port}: {error.strerror}"
 
 

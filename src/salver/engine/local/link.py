@@ -31,9 +31,13 @@ class ListProcesses(Struct, frozen=True, tag=True):
 
 
 class DumpStack(Struct, frozen=True, tag=True):
-    """Make the process write its stack (faulthandler) to the instance's folder."""
+    """Make the process write a stack (faulthandler) to the instance's folder.
+
+    Of its main thread, or of one that ``runs`` while the main thread does not.
+    """
 
     replica_id: str
+    runs: bool = False
 
 
 class ProcessList(Struct, frozen=True, tag=True):

@@ -8,10 +8,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn, TextIO, cast
 
 from setproctitle import setproctitle
+
+from salver.engine.local.orphans import children_of_this_process, wear
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -23,32 +24,42 @@ def become_subreaper() -> None:
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def fork(title: str, main: Callable[[], None], *, close: list[int]) -> int:
+def end_with_parent(parent: int, number: int) -> None:
+    """Get signal ``number`` when the process that started this one, ``parent``, dies; now, if it has died already."""
+    _libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), number)
+
+
+def fork(title: str, main: Callable[[], None], *, close: list[int], mark: int = 0) -> int:
     """Run ``main`` in a child and return its pid.
 
     The child is killed when the parent's thread that called this ends, so call it from the main thread only. It leads
-    a session and process group of its own: killing the group ends what user code left behind.
+    a session and process group of its own: killing the group ends most of what user code left behind.
 
     Args:
         title: what ``ps`` shows.
         close: descriptors of the parent that the child must not keep.
+        mark: of the child and all that it starts (``orphans``); 0 for none.
     """
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if not pid:
-        _child(title, main, close, parent)
+        _child(title, main, close, parent, mark)
     return pid
 
 
-def _child(title: str, main: Callable[[], None], close: list[int], parent: int) -> NoReturn:
+def _child(title: str, main: Callable[[], None], close: list[int], parent: int, mark: int) -> NoReturn:
     code = 1
     try:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)  # the parent died between fork and prctl
         os.setsid()
+        if mark:
+            wear(mark)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
@@ -69,8 +80,9 @@ def _child(title: str, main: Callable[[], None], close: list[int], parent: int) 
         traceback.print_exc()
     finally:
         try:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            from salver.telemetry.logs import flush_logs  # only here: it costs the command line, which forks as well
+
+            flush_logs()
         finally:
             os._exit(code)
 
@@ -88,9 +100,8 @@ def kill_group(pid: int) -> None:
 
 def end_children() -> None:
     """SIGKILL every child of this process until none is left: a subreaper's children are its orphans, too."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    while pids := children.read_text().split():
-        for pid in map(int, pids):
+    while pids := children_of_this_process():
+        for pid in pids:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
 

@@ -6,11 +6,12 @@ import asyncio
 import faulthandler
 import logging
 import os
+import re
 import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -25,32 +26,46 @@ from salver.data.http.proxy import Proxy
 from salver.data.load_board import LoadBoard
 from salver.data.log_attributes import log_attributes
 from salver.data.metrics_push import MetricsPush
+from salver.data.replica.control_thread import ControlThread
 from salver.data.replica.replica import Replica
 from salver.engine.interface import ReplicaProcess
 from salver.engine.local.client import stack_file
 from salver.engine.local.instance import Instance
+from salver.engine.local.log_folder import logging_of
+from salver.engine.local.reservation import announce_reservation
 from salver.errors import ConfigurationError
-from salver.records import CodeContext
-from salver.telemetry.logs import add_record_attributes, configure_logging
+from salver.records import Capacity, CodeContext, LoggingSpec
+from salver.telemetry.access_log import AccessLog
+from salver.telemetry.logs import ProcessLog, configure_logging
 from salver.telemetry.metrics import registry
+from salver.telemetry.record_attributes import add_record_attributes
 from salver.wire.messages import PROTOCOL_VERSION, Hello
 
 logger = logging.getLogger("salver.engine")
 
+_REFERENCE = re.compile(r"\$\{(\w+)\}")
+"""``${NAME}`` in a variable of the user's: what NAME was before, or nothing."""
+
 
 def run_proxy(instance: Instance, key: bytes, sockets: list[socket.socket], options: ProxyOptions) -> None:
     """The HTTP ingress, on sockets that listen already."""
-    configure_logging("proxy", str(os.getpid()))
+    log = start_logging(instance, "proxy", str(os.getpid()))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one descriptor a client: the usual 1,024 are few
     try:
-        uvloop.run(_proxy(instance, key, sockets, options))
+        uvloop.run(_proxy(instance, key, sockets, options, log.access_log()))
     except ConfigurationError as error:  # it was in order at launch: what the options name has changed since then
         logger.error("the proxy cannot start: %s", error)  # noqa: TRY400 - where we noticed helps nobody
         sys.exit(1)
 
 
-async def _proxy(instance: Instance, key: bytes, sockets: list[socket.socket], options: ProxyOptions) -> None:
+async def _proxy(
+    instance: Instance,
+    key: bytes,
+    sockets: list[socket.socket],
+    options: ProxyOptions,
+    access_log: AccessLog | None,
+) -> None:
     terminated = on_sigterm()
     proxy = Proxy(
         connect=connect_unix,
@@ -59,6 +74,7 @@ async def _proxy(instance: Instance, key: bytes, sockets: list[socket.socket], o
         board=LoadBoard(instance.board),
         options=options,
         metrics=MetricsPush(registry),
+        access_log=access_log,
     )
     await proxy.start(sockets)
     await terminated.wait()
@@ -66,22 +82,30 @@ async def _proxy(instance: Instance, key: bytes, sockets: list[socket.socket], o
     await proxy.stop()
 
 
-def run_replica(instance: Instance, key: bytes, process: ReplicaProcess, listening: socket.socket) -> None:
-    """One replica, on its own listening socket."""
+def run_replica(
+    instance: Instance, key: bytes, process: ReplicaProcess, listening: socket.socket, gpus: tuple[int, ...]
+) -> None:
+    """One replica, on its own listening socket; ``gpus`` are those of the instance."""
+    announce_reservation(process, gpus)
     os.environ["SALVER_INSTANCE_FOLDER"] = str(instance.folder)
-    configure_logging("replica", process.replica_id)
+    log = start_logging(instance, "replica", process.replica_id, process.logging)
+    log.take_what_is_printed()
     identity = ReplicaIdentity(process.deployment.app, process.deployment.name, process.replica_id)
     add_record_attributes(partial(log_attributes, identity))
     with stack_file(instance.folder, process.replica_id).open("a") as stacks:
         faulthandler.enable(stacks)  # a crash in native code leaves a trace
         faulthandler.register(signal.SIGUSR2, stacks, all_threads=False)
-        uvloop.run(_replica(instance, key, process, listening))
+        uvloop.run(_replica(instance, key, process, listening, log))
 
 
-async def _replica(instance: Instance, key: bytes, process: ReplicaProcess, listening: socket.socket) -> None:
+async def _replica(
+    instance: Instance, key: bytes, process: ReplicaProcess, listening: socket.socket, log: ProcessLog
+) -> None:
     board = LoadBoard(instance.board)
     push = MetricsPush(registry)
-    replica = Replica(key=key, board=board, slot=process.slot, prepare=make_importable, metrics=push)
+    replica = Replica(
+        key=key, board=board, slot=process.slot, prepare=make_importable, metrics=push, on_logging=log.apply
+    )
     stop_calls = serve_calls_from(
         connect=connect_unix,
         controller_address=instance.routing_address,
@@ -89,7 +113,8 @@ async def _replica(instance: Instance, key: bytes, process: ReplicaProcess, list
         board=board,
     )
     server = await asyncio.get_running_loop().create_unix_server(replica.accept, sock=listening)
-    told_to_drain = asyncio.create_task(_told_to_end(replica))
+    control = ControlThread(board, process.slot, process.deployment.name)
+    told_to_drain = asyncio.create_task(_told_to_end(replica, control))
     drained = asyncio.create_task(replica.drained.wait())
     await asyncio.wait({told_to_drain, drained}, return_when=asyncio.FIRST_COMPLETED)
     told_to_drain.cancel()
@@ -98,15 +123,27 @@ async def _replica(instance: Instance, key: bytes, process: ReplicaProcess, list
     server.close()
     await replica.close()
     await stop_calls()
+    control.stop()
 
 
-async def _told_to_end(replica: Replica) -> None:
+async def _told_to_end(replica: Replica, control: ControlThread) -> None:
     """Wait for SIGTERM. A constructor has nothing to finish: until it returns, the signal keeps its deadly effect."""
     await replica.constructed.wait()
+    control.start()
     await on_sigterm().wait()
 
 
-RunController = Callable[[Instance, bytes, socket.socket, socket.socket, socket.socket, int], None]
+def start_logging(instance: Instance, component: str, identity: str, spec: LoggingSpec | None = None) -> ProcessLog:
+    """Log as the instance does, or as ``spec`` says where it says something."""
+    logging = logging_of(instance)
+    log = configure_logging(component, identity, logging.spec, folder=instance.logs, on_terminal=logging.on_terminal)
+    log.apply(spec)
+    return log
+
+
+RunController = Callable[
+    [Instance, bytes, socket.socket, socket.socket, socket.socket, int, Sequence[socket.socket], Capacity], None
+]
 
 
 def run_controller(
@@ -116,15 +153,19 @@ def run_controller(
     control: socket.socket,
     routing: socket.socket,
     epoch: int,
+    admin: Sequence[socket.socket],
+    capacity: Capacity,
 ) -> None:
     """The controller; imported by name, for it is a layer above this one."""
-    configure_logging("controller", str(os.getpid()))
+    start_logging(instance, "controller", str(os.getpid()))
     main: Callable[..., Coroutine[Any, Any, None]] = import_module("salver.controller.process").main
-    uvloop.run(main(instance, key, link, control, routing, epoch))
+    uvloop.run(main(instance, key, link, control, routing, epoch, admin, capacity))
 
 
 def make_importable(code: CodeContext) -> None:
-    """Give this process the import path and the folder of the process that built the application."""
+    """Give this process the import path, the folder and the variables that its code was deployed with."""
+    for name, value in code.env_vars.items():  # first: modules read them when they are imported
+        os.environ[name] = _REFERENCE.sub(lambda found: os.environ.get(found[1], ""), value)
     if code.cwd:
         os.chdir(code.cwd)
     own = [entry for entry in sys.path if entry not in code.sys_path]

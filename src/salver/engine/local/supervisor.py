@@ -19,15 +19,16 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 from setproctitle import setproctitle
 
 from salver.data.http.options import DEFAULT_PROXY_OPTIONS, ProxyOptions
-from salver.data.load_board import SLOTS
+from salver.data.load_board import SLOTS, clear_slot
 from salver.engine.interface import Exited, NotStarted, ReplicaProcess, Started
 from salver.engine.local.client import stack_file
 from salver.engine.local.controller_link import ControllerLink
@@ -40,9 +41,15 @@ from salver.engine.local.link import (
     StartProcess,
     ToSupervisor,
 )
+from salver.engine.local.log_folder import say_as_supervisor
+from salver.engine.local.oom import OOMKills
+from salver.engine.local.orphans import Marks, kill_orphans
 from salver.engine.local.process import become_subreaper, end_children, exit_cause, fork, kill_group
 from salver.engine.local.restart import Restart
 from salver.engine.local.roles import RunController, run_controller, run_proxy, run_replica
+from salver.engine.local.settings import DEFAULT_SETTINGS, InstanceSettings
+from salver.engine.local.stacks import ask_main_thread, ask_running_thread
+from salver.records import Capacity
 
 _GRACE_S = 21.0
 _CRASHES = frozenset(f"killed by SIG{name}" for name in ("SEGV", "ABRT", "BUS", "FPE", "ILL"))
@@ -53,11 +60,15 @@ _STOP_ORDER = ("proxy", "controller", "replica")
 class Child:
     """A forked process. ``replica`` is None for the controller and the proxies."""
 
-    def __init__(self, role: str, pid: int, number: int = 0, replica: ReplicaProcess | None = None) -> None:
+    def __init__(
+        self, role: str, pid: int, mark: int, number: int = 0, replica: ReplicaProcess | None = None
+    ) -> None:
         self.role = role
         self.pid = pid
+        self.mark = mark
         self.number = number
         self.replica = replica
+        self.killed = False
         self.started_at = time.monotonic()
 
 
@@ -72,6 +83,8 @@ class Supervisor:
         controller: what the controller's process runs.
         starter: pid of the starting process.
         proxy_options: for every proxy, the restarted ones too.
+        admin: sockets that listen for the control API on TCP.
+        capacity: what replicas can reserve of this machine.
     """
 
     def __init__(
@@ -86,6 +99,8 @@ class Supervisor:
         lock: int,
         starter: int,
         proxy_options: ProxyOptions = DEFAULT_PROXY_OPTIONS,
+        admin: Sequence[socket.socket] = (),
+        capacity: Capacity = DEFAULT_SETTINGS.capacity,
         controller: RunController = run_controller,
     ) -> None:
         self._instance = instance
@@ -98,11 +113,15 @@ class Supervisor:
         self._lock = lock
         self._starter = starter
         self._proxy_options = proxy_options
+        self._admin = admin
+        self._capacity = capacity
         self._run_controller = controller
         self._children: dict[int, Child] = {}
         self._replicas: dict[str, Child] = {}
         self._restarts: dict[tuple[str, int], Restart] = {}
         self._due: list[tuple[float, Callable[[], None]]] = []
+        self._marks = Marks()
+        self._oom_kills = OOMKills()
         self._epoch = 0
         self._selector = selectors.DefaultSelector()
         self._link = ControllerLink(self._selector, self._obey)
@@ -199,12 +218,13 @@ class Supervisor:
             self._starter_fd,
             self._selector_fd(),
         ]
-        shared: list[socket.socket] = [*self._http, self._control, self._routing]
+        shared: list[socket.socket] = [*self._http, self._control, self._routing, *self._admin]
         if self._link.socket is not None and role != "controller":
             shared.append(self._link.socket)
         close = own + [each.fileno() for each in shared if each not in keep]
-        pid = fork(title, main, close=close)
-        child = self._children[pid] = Child(role, pid, number, replica)
+        mark = self._marks.new()
+        pid = fork(title, main, close=close, mark=mark)
+        child = self._children[pid] = Child(role, pid, mark, number, replica)
         return child
 
     def _selector_fd(self) -> int:
@@ -216,12 +236,13 @@ class Supervisor:
         self._epoch += 1
         epoch = time.time_ns() // 1_000_000_000 * 1000 + self._epoch
         instance, key, control, routing = self._instance, self._key, self._control, self._routing
+        admin, capacity = self._admin, self._capacity
 
         def main() -> None:
             ours.close()
-            self._run_controller(instance, key, theirs, control, routing, epoch)
+            self._run_controller(instance, key, theirs, control, routing, epoch, admin, capacity)
 
-        self._fork("controller", "salver: controller", main, keep=[control, routing])
+        self._fork("controller", "salver: controller", main, keep=[control, routing, *admin])
         theirs.close()
 
     def _start_proxy(self, number: int) -> None:
@@ -250,7 +271,8 @@ class Supervisor:
         """Bind its socket first: whoever dials from now on waits in the backlog until the replica is up."""
         path = self._socket_path(process.replica_id)
         path.unlink(missing_ok=True)
-        instance, key = self._instance, self._key
+        clear_slot(self._instance.board, process.slot)
+        instance, key, gpus = self._instance, self._key, self._capacity.gpus
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(str(path))
             path.chmod(0o600)
@@ -258,13 +280,11 @@ class Supervisor:
             child = self._fork(
                 "replica",
                 f"salver: replica {process.replica_id}",
-                lambda: run_replica(instance, key, process, listening),
+                lambda: run_replica(instance, key, process, listening, gpus),
                 keep=[],
                 replica=process,
             )
-        child.replica = ReplicaProcess(
-            process.replica_id, process.deployment, process.version, process.slot, child.pid, f"unix:{path}"
-        )
+        child.replica = replace(process, pid=child.pid, address=f"unix:{path}")
         self._replicas[process.replica_id] = child
         return child.replica
 
@@ -279,13 +299,19 @@ class Supervisor:
             except ChildProcessError:
                 return
             if found is None:
-                return
+                break
             child = self._children.pop(found.si_pid, None)
             if child is not None:
                 kill_group(found.si_pid)
             os.waitid(os.P_PID, found.si_pid, os.WEXITED)
             if child is not None:
-                self._child_ended(child, exit_cause(found.si_code, found.si_status))
+                self._child_ended(child, self._cause(child, found.si_code, found.si_status))
+        kill_orphans(self._children, {child.mark for child in self._children.values()})
+
+    def _cause(self, child: Child, code: int, status: int) -> str:
+        cause = exit_cause(code, status)
+        out_of_memory = self._oom_kills.happened() and cause == "killed by SIGKILL" and not child.killed
+        return f"{cause} (out of memory)" if out_of_memory else cause
 
     def _child_ended(self, child: Child, cause: str) -> None:
         if child.replica is not None:
@@ -314,7 +340,7 @@ class Supervisor:
         delay = self._restarts.setdefault((child.role, child.number), Restart()).delay_after(
             time.monotonic() - child.started_at
         )
-        print(f"salver: the {child.role} {cause}; starting it again", file=sys.stderr, flush=True)  # noqa: T201
+        say_as_supervisor(self._instance, f"the {child.role} {cause}; starting it again")
         self._later(delay, lambda: self._start_again(child))
 
     def _start_again(self, child: Child) -> None:
@@ -334,11 +360,12 @@ class Supervisor:
             if child is None:
                 self._link.tell(Exited(message.replica_id, "was not running"))
             else:
+                child.killed = True
                 kill_group(child.pid)
         elif isinstance(message, DumpStack):
             child = self._replicas.get(message.replica_id)
             if child is not None:
-                os.kill(child.pid, signal.SIGUSR2)
+                (ask_running_thread if message.runs else ask_main_thread)(child.pid)
         else:
             assert isinstance(message, ListProcesses)
             running = tuple(child.replica for child in self._replicas.values() if child.replica is not None)
@@ -387,26 +414,29 @@ def _noted_by_the_wakeup_descriptor(_number: int, _frame: object) -> None:
 
 
 def main() -> None:
-    """Entry point: ``FOLDER PROXIES LIFELINE LOCK STARTER CONTROL ROUTING OPTIONS HTTP...``, of which the last five
-    are descriptors. OPTIONS is a file in memory with the proxies' options: a password in it must not be an argument.
+    """Entry point: ``FOLDER PROXIES LIFELINE LOCK STARTER ADMINS CONTROL ROUTING OPTIONS ADMIN... HTTP...``, where
+    ADMINS is how many ADMIN there are, and what follows it are descriptors. OPTIONS is a file in memory with the
+    settings of the instance: a password in it must not be an argument.
     """
     gc.disable()  # importing makes no garbage worth looking for (a tenth of the time to start)
     folder, *numbers = sys.argv[1:]
-    proxies, lifeline, lock, starter, control, routing, options, *http = [int(number) for number in numbers]
+    proxies, lifeline, lock, starter, admins, control, routing, options, *tcp = [int(number) for number in numbers]
     instance = Instance(Path(folder))
     setproctitle(f"salver: supervisor {instance.name}")
     with open(options, "rb") as file:
-        proxy_options = msgspec.json.decode(file.read(), type=ProxyOptions)
+        settings = msgspec.json.decode(file.read(), type=InstanceSettings)
     supervisor = Supervisor(
         instance,
-        http=[socket.socket(fileno=number) for number in http],
+        http=[socket.socket(fileno=number) for number in tcp[admins:]],
+        admin=[socket.socket(fileno=number) for number in tcp[:admins]],
         control=socket.socket(fileno=control),
         routing=socket.socket(fileno=routing),
         proxies=proxies,
         lifeline=lifeline,
         lock=lock,
         starter=starter,
-        proxy_options=proxy_options,
+        proxy_options=settings.proxy,
+        capacity=settings.capacity,
     )
     supervisor.run()
 

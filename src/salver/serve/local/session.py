@@ -36,7 +36,8 @@ from salver import __version__
 from salver.controller.api_records import StatusAnswer
 from salver.controller.checkpoint import MemoryCheckpoint
 from salver.controller.client import ControlRefused
-from salver.controller.controller import Controller, PrefixTaken
+from salver.controller.controller import Controller
+from salver.controller.refusals import PrefixTaken
 from salver.data.current import CallSite, set_call_site
 from salver.data.http.asgi_ingress import ASGIIngress
 from salver.data.http.ingress import Ingress
@@ -49,7 +50,7 @@ from salver.engine.memory import MemoryEngine, MemoryNetwork
 from salver.errors import ServeException
 from salver.records import ApplicationSpec
 from salver.serve.session import Session, adopt_session
-from salver.telemetry.logs import add_record_attributes
+from salver.telemetry.record_attributes import add_record_attributes
 from salver.views import ApplicationView
 from salver.wire.messages import PROTOCOL_VERSION, Hello
 

@@ -1,0 +1,63 @@
+"""Config files: read and checked, then told to an instance."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, cast
+
+from salver.cli.output import fail, say
+from salver.cli.requests import CheckedConfig
+from salver.controller.client import ControlClient, ControlRefused
+from salver.engine.local.instance import Instance
+from salver.records import LoggingSpec
+from salver.serve.config_file import ConfigFileError, read_config_file
+from salver.serve.logging_spec import logging_spec
+
+_HTTP_OPTIONS_WITHOUT_FLAGS = {"location", "num_cpus", "middlewares"}
+
+
+def read_config(path: str, app_dir: str) -> CheckedConfig:
+    """The file, if it is in order; its warnings are said. Exits with 2 and a line for each mistake if it is not.
+
+    Applications that name no ``working_dir`` get ``app_dir``: there their import paths are found. Where the files of
+    a ``runtime_env`` have relative paths, they begin there, too: the instance may have been started elsewhere.
+    """
+    try:
+        read = read_config_file(path)
+    except ConfigFileError as error:
+        for problem in error.problems:
+            say(problem)
+        fail(f"{path} is wrong; nothing was started or changed.", 2)
+    for warning in read.warnings:
+        say(f"Warning: {warning}")
+    folder = os.path.abspath(app_dir)
+    named = cast("list[dict[str, Any]]", read.config.get("applications") or [])
+    applications = [_with_working_dir(application, folder) for application in named]
+    http_options = read.schema.http_options.model_dump(exclude_unset=True, exclude=_HTTP_OPTIONS_WITHOUT_FLAGS)
+    names = tuple(application.name for application in read.schema.applications)
+    logging = logging_spec(read.schema.logging_config) or LoggingSpec()
+    return CheckedConfig({**read.config, "applications": applications}, http_options, logging, names)
+
+
+def _with_working_dir(application: dict[str, Any], folder: str) -> dict[str, Any]:
+    """With ``folder`` as its ``working_dir``, or as the place where the paths begin that it names."""
+    environment = cast("dict[str, Any]", application.get("runtime_env") or {})
+    ours: dict[str, Any] = {"working_dir": _from(folder, environment.get("working_dir") or folder)}
+    if environment.get("py_modules"):
+        ours["py_modules"] = [_from(folder, module) for module in environment["py_modules"]]
+    return {**application, "runtime_env": {**environment, **ours}}
+
+
+def _from(folder: str, path: str) -> str:
+    """A path as it is seen from ``folder``; a URL is none."""
+    return path if "://" in path else os.path.join(folder, os.path.expanduser(path))
+
+
+def declare(checked: CheckedConfig, instance: Instance) -> ControlClient:
+    """Tell the instance; its control API. Exits with 2 and a sentence when it refuses."""
+    control = ControlClient(instance.control_socket)
+    try:
+        control.declare(checked.document)
+    except ControlRefused as error:
+        fail(str(error), 2)
+    return control

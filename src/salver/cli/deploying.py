@@ -1,0 +1,92 @@
+"""What a child of the command line does: deploy the user's application, say when it runs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+from salver.cli.loading import load_application, look_in
+from salver.cli.output import fail, say
+from salver.cli.progress import Progress, wait_until_running
+from salver.cli.requests import BuildRequest
+from salver.controller.client import ControlClient, ControlRefused, ControlUnreachable
+from salver.engine.local.instance import Instance
+from salver.errors import ConfigurationError, SerializationError, ServeException, StartupError
+from salver.records import ApplicationSpec
+from salver.serve.application_settings import ApplicationSettings
+from salver.serve.graph import build_application, check_app_name, check_route_prefix
+
+_SERVES_WITHIN_S = 30.0
+_LOOK_EVERY_S = 0.02
+
+
+def build_and_deploy(request: BuildRequest, instance: Instance, *, wait: bool = True) -> str:
+    """Do it; where the application answers. Exits with 1, 2 or 3 and a sentence when it fails."""
+    prefix = None if request.route_prefix in {"", "none", "None"} else request.route_prefix
+    spec = _build(request, prefix)
+    control = ControlClient(instance.control_socket)
+    try:
+        control.deploy(spec)
+    except ControlRefused as error:
+        fail(str(error), 1)
+    if wait:
+        wait_or_fail(control, [request.name])
+    url = instance.info().url.rstrip("/")
+    return f"{url}{prefix}" if prefix is not None else "for handles only, without a route"
+
+
+def _build(request: BuildRequest, prefix: str | None) -> ApplicationSpec:
+    try:
+        check_app_name(request.name)
+        check_route_prefix(prefix)
+    except ConfigurationError as error:
+        fail(str(error), 2)
+    base = look_in(request.app_dir)
+    application, code = load_application(request, base)
+    settings = ApplicationSettings(runtime_env=request.runtime_env, base=base, progress=say)
+    try:
+        return build_application(application, name=request.name, route_prefix=prefix, code=code, settings=settings)
+    except (ConfigurationError, SerializationError, RuntimeError) as error:
+        fail(str(error), 1)
+
+
+def wait_or_fail(control: ControlClient, names: Sequence[str], progress: Progress | None = None) -> None:
+    """Wait until they run. Exits with 1 or 3 and the message of the one that failed."""
+    try:
+        wait_until_running(control, names, progress)
+    except StartupError as error:
+        fail(str(error), 3)
+    except (RuntimeError, ServeException) as error:
+        fail(str(error), 1)
+
+
+def wait_until_it_serves(instance: Instance) -> None:
+    """Wait for the controller and a proxy. Exits with 3 when they do not come."""
+    control = ControlClient(instance.control_socket)
+    deadline = time.monotonic() + _SERVES_WITHIN_S
+    while time.monotonic() < deadline and instance.is_running():
+        try:
+            if control.status().proxy_pids:
+                return
+        except ControlUnreachable:
+            pass
+        time.sleep(_LOOK_EVERY_S)
+    fail(f"the instance does not serve after {_SERVES_WITHIN_S:.0f} s", 3)
+
+
+def say_ready(where: str, instance: Instance, since: int) -> None:
+    """The ``Ready`` line, with the seconds since the process ``since`` began, and the table of deployments."""
+    from salver.cli.status_table import console, deployments_table
+
+    say(f"Ready in {_age(since):.2f} s · {where}")
+    views = ControlClient(instance.control_socket).status().applications
+    if views:
+        console(err=True).print(deployments_table(views))
+
+
+def _age(pid: int) -> float:
+    """Seconds since a process began. Not psutil's: it adds to the boot time in whole seconds, so is up to 1 s off."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
+        ticks = int(stat.read().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,31 @@
+"""``salver rollback``: back to what ran before."""
+
+from __future__ import annotations
+
+import click
+
+from salver.cli.instance_option import control_of, instance_option
+from salver.cli.output import say
+
+
+@click.command()
+@click.argument("app")
+@click.option("--wait/--no-wait", default=True, help="Return when it runs or has failed, or at once.")
+@instance_option
+def rollback(app: str, wait: bool, instance: str | None) -> None:
+    """\b
+    Return an application to the version that ran before its last update.
+
+    \b
+    Examples:
+      salver rollback default
+    """
+    control = control_of(instance)
+    control.rollback(app)
+    say(f"Application {app} returns to the version before.")
+    if wait:
+        from salver.cli.deploying import wait_or_fail
+        from salver.cli.progress import progress_on_stderr
+
+        wait_or_fail(control, [app], progress_on_stderr())
+        say(f"Application {app} runs.")

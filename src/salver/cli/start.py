@@ -1,0 +1,91 @@
+"""``salver start``: an instance without an application, that lives on; in the foreground, a service."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import click
+
+from salver.cli.following import Hold
+from salver.cli.launching import InstanceFlags, instance_flags, launch_as_told
+from salver.cli.output import say
+from salver.cli.sections import SectionedCommand, SectionedOption
+from salver.engine.local.instance import Instance
+from salver.engine.local.service import ServiceManager
+
+_is_name = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}").fullmatch
+_RESERVED = "logs"
+"""A folder beside those of instances."""
+
+
+def _name(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and (not _is_name(value) or value == _RESERVED):
+        raise click.BadParameter(
+            f"{value!r} must be up to 40 letters, digits, '.', '_' or '-', and not '{_RESERVED}'."
+        )
+    return value
+
+
+def _flag_of_ray(*declarations: str, **attributes: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(
+        *declarations,
+        cls=SectionedOption,
+        section="Of Ray Serve, without effect here",
+        expose_value=False,
+        callback=_warn,
+        **attributes,
+    )
+
+
+def _warn(_context: click.Context, parameter: click.Parameter, value: object) -> None:
+    if value not in {None, (), "EveryNode", "HeadOnly"}:
+        say(f"Warning: {parameter.opts[0]} has no effect in this version.")
+
+
+@click.command(cls=SectionedCommand, context_settings={"show_default": True})
+@click.option("--name", callback=_name, help="Its name, for --instance of other commands; default the port.")
+@click.option("--foreground", is_flag=True, help="Stay, log to this terminal, and end with this command.")
+@instance_flags
+@_flag_of_ray(
+    "--proxy-location", type=click.Choice(["EveryNode", "HeadOnly", "Disabled"]), help="One machine is one node."
+)
+@_flag_of_ray("--grpc-port", type=int, help="There is no gRPC ingress.")
+@_flag_of_ray("--grpc-servicer-functions", multiple=True, help="There is no gRPC ingress.")
+@_flag_of_ray("--grpc-enable-reflection/--grpc-disable-reflection", default=None, help="There is no gRPC ingress.")
+def start(name: str | None, foreground: bool, told: InstanceFlags) -> None:
+    """\b
+    Start an instance without applications. It lives until `salver shutdown`.
+
+    \b
+    Examples:
+      salver start && salver deploy serve.yaml
+      salver start --port 9000 --name staging
+      salver start --foreground              a service: SIGTERM lets requests finish
+    """
+    manager = ServiceManager()
+    launched = launch_as_told(told, manager, detached=not foreground, name=name, as_service=True)
+    hold = Hold(launched.instance, launched, manager=manager)
+    hold.do(partial(_wait_and_follow, hold, foreground=foreground))
+
+
+def _wait_and_follow(hold: Hold, *, foreground: bool) -> None:
+    code = hold.have_done("salver: start", partial(_say_when_it_serves, hold.instance, os.getpid()))
+    if code and not hold.is_over:
+        sys.exit(code)
+    hold.tell("READY=1", f"STATUS=Serving {hold.instance.info().url}")
+    if foreground or not hold.instance.is_running():
+        hold.follow()
+
+
+def _say_when_it_serves(instance: Instance, since: int) -> None:
+    from salver.cli.deploying import say_ready, wait_until_it_serves
+
+    wait_until_it_serves(instance)
+    say_ready(instance.info().url, instance, since)
+    option = "" if instance.name == "8000" else f" --instance {instance.name}"
+    say(f"Deploy to it with `salver deploy serve.yaml{option}` or `salver deploy module:app{option}`.")

@@ -1,0 +1,81 @@
+"""How busy every autoscaled deployment is: what waits in callers, and what its replicas run.
+
+Callers say what waits (DEMAND frames, over the connection on which they get the routing table); what they have said
+goes with their connection. What replicas run is on the load board. The core gets both four times a second, so it
+decides on counts that are no older than that; when somebody waits for a deployment without replicas, at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
+
+from salver.control.events import Event, Load, LoadSampled
+from salver.data.load_board import LoadBoard
+from salver.wire.messages import Demand
+
+SAMPLE_EVERY_S = 0.25
+
+
+class LoadWatch:
+    """The deployments whose load the core wants to know.
+
+    Args:
+        board: where replicas say how many requests they run; None counts none.
+        slots: places on the board of a deployment's replicas, by ``app#deployment``; none while it has no replicas.
+        tell: receives LoadSampled, from the event loop and never from within a method of this object.
+    """
+
+    def __init__(
+        self, board: LoadBoard | None, slots: Callable[[str], Iterable[int]], tell: Callable[[Event], None]
+    ) -> None:
+        self._board = board
+        self._slots = slots
+        self._tell = tell
+        self._watched: frozenset[str] = frozenset()
+        self._demands: dict[Hashable, Demand] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, keys: Iterable[str]) -> None:
+        """Sample these deployments from now on, and no others."""
+        self._watched = frozenset(keys)
+        if not self._watched:
+            self.stop()
+        elif self._timer is None:
+            self._wake_after(0.0)
+
+    def stop(self) -> None:
+        """Sample nothing until ``watch``."""
+        self._watched = frozenset()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def demand_received(self, connection: Hashable, demand: Demand) -> None:
+        """A caller has said what waits in it: everything, so what it does not mention does not wait."""
+        self._demands[connection] = demand
+        if any(key in self._watched and not list(self._slots(key)) for key in demand):
+            self._wake_after(0.0)
+
+    def connection_lost(self, connection: Hashable) -> None:
+        """The caller is gone, or will say it again to us; unknown connections are fine."""
+        self._demands.pop(connection, None)
+
+    def _wake_after(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._sample)
+
+    def _sample(self) -> None:
+        self._wake_after(SAMPLE_EVERY_S)
+        queued: Counter[str] = Counter()
+        for demand in self._demands.values():
+            queued.update(demand)
+        self._tell(LoadSampled({key: Load(float(queued[key]), self._running(key)) for key in self._watched}))
+
+    def _running(self, key: str) -> float:
+        if self._board is None:
+            return 0.0
+        cells = self._board.cells
+        return float(sum(cells[slot] for slot in self._slots(key)))

@@ -1,0 +1,86 @@
+"""One application of a config, built in a process that does nothing else: its imports change this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+
+import msgspec
+
+from salver.engine.local.roles import make_importable
+from salver.records import ApplicationSpec, CodeContext, JsonDict
+from salver.serve.application_settings import ApplicationSettings
+from salver.serve.builder import build_from_target
+from salver.serve.code_context import COMPAT_SETUP, code_context
+from salver.serve.config import LoggingConfig
+from salver.serve.graph import build_application
+from salver.serve.import_path import import_target, raised_by_user, user_traceback
+from salver.serve.schema.deploy import ServeApplicationSchema
+
+_MESSAGE_CHARS = 20_000
+
+
+def build_declared(
+    application: ServeApplicationSchema,
+    config: JsonDict,
+    logging_config: LoggingConfig | None,
+    base: CodeContext,
+    progress: Callable[[str], None],
+) -> ApplicationSpec:
+    """Make this process what ``application`` asks for, import it there, and build it.
+
+    Args:
+        config: what the file says of it, to be shown later.
+        logging_config: when it has none of its own.
+        base: where import paths are looked for, below its ``runtime_env``.
+        progress: is told what takes long.
+
+    Raises:
+        Exception: whatever the user's module raises, ours too; ``why_not_built`` puts it in words.
+    """
+    code = _with_runtime_env(application.runtime_env, base, progress)
+    make_importable(code)
+    if find_spec("ray") is None:
+        module, _, name = COMPAT_SETUP.partition(":")
+        getattr(import_module(module), name)()
+    progress(f"importing {application.import_path}")
+    target = build_from_target(import_target(application.import_path), application.args)
+    return build_application(
+        target,
+        name=application.name,
+        route_prefix=application.route_prefix,
+        code=msgspec.structs.replace(code_context(), env_vars=code.env_vars),
+        settings=ApplicationSettings(
+            logging_config=application.logging_config or logging_config,
+            external_scaler_enabled=application.external_scaler_enabled,
+            autoscaling_policy=application.autoscaling_policy,
+            overrides={each.name: each.overrides() for each in application.deployments},
+            runtime_env=application.runtime_env,
+            base=base,
+            config=config,
+            progress=progress,
+        ),
+    )
+
+
+def why_not_built(import_path: str, error: BaseException) -> str:
+    """``error`` for the user: with the traceback through their code, if it went through that."""
+    text = f"{import_path}: {error}" if _is_ours(error) else user_traceback(error).rstrip()
+    if len(text) <= _MESSAGE_CHARS:
+        return text
+    half = _MESSAGE_CHARS // 2
+    return f"{text[:half]}\n[…]\n{text[-half:]}"
+
+
+def _is_ours(error: BaseException) -> bool:
+    module = type(error).__module__
+    return (module.startswith("salver.") or isinstance(error, TypeError)) and not raised_by_user(error)
+
+
+def _with_runtime_env(env: JsonDict, base: CodeContext, progress: Callable[[str], None]) -> CodeContext:
+    if not env:
+        return base
+    from salver.serve.runtime_env import resolve  # most have none
+
+    return resolve(env, base, progress)

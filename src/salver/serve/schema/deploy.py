@@ -1,0 +1,206 @@
+"""The config file, as models: what ``deploy`` and ``PUT /api/serve/applications/`` accept.
+
+Fields are Ray Serve's. Those of a deployment are not listed here: they are ``DeploymentOptions``, once, and
+``model_fields_set`` says which the file has set; the others keep the value that the code has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Self, cast
+
+from annotated_types import Ge, Le, Len
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from salver.errors import ConfigurationError
+from salver.records import JsonDict
+from salver.serve.config import (
+    AutoscalingPolicy,
+    ControllerOptions,
+    HTTPOptions,
+    LoggingConfig,
+    ProxyLocation,
+    TracingConfig,
+    gRPCOptions,
+)
+from salver.serve.graph import check_app_name, check_route_prefix
+from salver.serve.import_path import check_import_path
+from salver.serve.options import DeploymentKwargs, DeploymentOptions, RayActorOptions
+from salver.serve.validation import Allowed, Flag, JsonObject, Number, Options, OptionsError, Port, Problem, Text
+
+RayActorOptionsSchema = RayActorOptions
+gRPCOptionsSchema = gRPCOptions  # noqa: N816 - ray.serve's name
+
+
+class HTTPOptionsSchema(HTTPOptions):
+    """Where and how the HTTP ingress listens.
+
+    The default of ``host`` is 127.0.0.1, as in code; Ray Serve's files mean 0.0.0.0, which is open to the network.
+    """
+
+
+def _without_defaults(schema: dict[str, Any]) -> None:
+    """An option that a file leaves out keeps the code's value, which is not the default of the option."""
+    for option in schema.get("properties", {}).values():
+        option.pop("default", None)
+
+
+class DeploymentSchema(DeploymentOptions):
+    """Options of one deployment that win over those in the code."""
+
+    model_config = ConfigDict(json_schema_extra=_without_defaults)
+
+    name: Annotated[  # type: ignore[assignment]  # required, and so not None, here
+        str, Len(1), Allowed("the name of a deployment")
+    ]
+
+    def is_complete(self) -> bool:
+        """See there."""
+        return False
+
+    def overrides(self) -> DeploymentKwargs:
+        """What the file has set, for ``Deployment.options``."""
+        names = self.model_fields_set - {"name"}
+        return cast("DeploymentKwargs", {name: getattr(self, name) for name in names})
+
+
+def _check(check: Any) -> AfterValidator:
+    """A validator that says what ``check`` raises about a value."""
+
+    def checked(value: Any) -> Any:
+        try:
+            check(value)
+        except ConfigurationError as error:
+            text = str(error)
+            raise PydanticCustomError("predicate", "{text}", {"text": f"is wrong: {text}"}) from None
+        return value
+
+    return AfterValidator(checked)
+
+
+def _check_runtime_env(env: JsonDict) -> None:
+    if env:
+        from salver.serve.runtime_env import check_runtime_env  # few files have one
+
+        check_runtime_env(env)
+
+
+_MAY_BE_NULL = frozenset({"runtime_env", "args", "deployments", "http_options", "grpc_options", "proxy_location"})
+
+
+class _Section(Options):
+    """A mapping of the file in which null is the same as nothing, where nothing else is meant."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_null(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        given = cast("dict[str, Any]", values)
+        return {name: value for name, value in given.items() if value is not None or name not in _MAY_BE_NULL}
+
+
+class ServeApplicationSchema(_Section):
+    """One application.
+
+    Attributes:
+        name: its name.
+        route_prefix: path prefix of its HTTP requests; null to expose it to handles only.
+        import_path: where it is, ``module:attribute``: an application or a builder function.
+        runtime_env: environment variables, folders and packages of its processes.
+        host, port: have no effect; where requests are taken is said by ``http_options``.
+        deployments: options of its deployments that win over those in the code.
+        autoscaling_policy: decides on the numbers of replicas of all of its deployments together.
+        args: arguments of the builder function.
+        logging_config: of every deployment that has none of its own.
+        external_scaler_enabled: its deployments may be scaled by the control API.
+    """
+
+    name: Annotated[str, Allowed("a non-empty string without '#' and '/'"), _check(check_app_name)] = "default"
+    route_prefix: Annotated[str | None, Allowed("a path like '/translate', or null"), _check(check_route_prefix)] = (
+        "/"
+    )
+    import_path: Annotated[str, Allowed("an import path 'module:attribute'"), _check(check_import_path)]
+    runtime_env: Annotated[JsonObject, _check(_check_runtime_env)] = Field(default_factory=dict[str, Any])
+    host: Text = "127.0.0.1"
+    port: Port = 8000
+    deployments: list[DeploymentSchema] = Field(default_factory=list[DeploymentSchema])
+    autoscaling_policy: AutoscalingPolicy | None = None
+    args: JsonObject = Field(default_factory=dict[str, Any])
+    logging_config: LoggingConfig | None = None
+    external_scaler_enabled: Flag = False
+
+    @model_validator(mode="after")
+    def _check_deployments(self) -> Self:
+        _refuse_repeated("deployments", "name", [each.name for each in self.deployments])
+        scaled = [place for place, each in enumerate(self.deployments) if each.scaling is not None]
+        if self.external_scaler_enabled and scaled:
+            rule = ".autoscaling_config: cannot be set together with external_scaler_enabled"
+            raise OptionsError([Problem(("deployments", place), rule) for place in scaled])
+        return self
+
+
+class ServeDeploySchema(_Section):
+    """The whole file.
+
+    Attributes:
+        proxy_location: on which machines proxies run; there is one.
+        http_options: where and how the HTTP ingress listens; of the moment at which the instance starts.
+        grpc_options: of the gRPC ingress.
+        controller_options: of the controller process.
+        logging_config: of every application that has none of its own.
+        tracing_config: how requests are traced.
+        applications: all that are to run; others that a file has deployed are deleted.
+        target_capacity: how much of every number of replicas is wanted, in percent; null is all.
+    """
+
+    proxy_location: Annotated[ProxyLocation, Allowed('"Disabled", "HeadOnly" or "EveryNode"')] = (
+        ProxyLocation.EveryNode
+    )
+    http_options: HTTPOptionsSchema = HTTPOptionsSchema()
+    grpc_options: gRPCOptionsSchema = gRPCOptionsSchema()
+    controller_options: ControllerOptions | None = None
+    logging_config: LoggingConfig | None = None
+    tracing_config: TracingConfig | None = None
+    applications: list[ServeApplicationSchema]
+    target_capacity: Annotated[
+        Annotated[Number, Ge(0), Le(100)] | None, Allowed("a percentage from 0 to 100, or null")
+    ] = None
+
+    @model_validator(mode="after")
+    def _check_applications(self) -> Self:
+        _refuse_repeated("applications", "name", [each.name for each in self.applications])
+        _refuse_repeated("applications", "route_prefix", [each.route_prefix for each in self.applications])
+        return self
+
+    def warnings(self) -> list[Problem]:
+        """What the file sets without effect."""
+        found = [
+            Problem(("applications", place, name), ": has no effect; set it under http_options")
+            for place, application in enumerate(self.applications)
+            for name in sorted({"host", "port"} & application.model_fields_set)
+        ]
+        fields = type(self).model_fields
+        found += [
+            Problem((name,), ": is accepted but has no effect in this version")
+            for name in ("grpc_options", "controller_options", "tracing_config")
+            if getattr(self, name) not in (None, fields[name].default)
+        ]
+        if self.proxy_location is ProxyLocation.Disabled:
+            found.append(Problem(("proxy_location",), '="Disabled": is accepted but has no effect in this version'))
+        return found
+
+
+def _refuse_repeated(group: str, field: str, values: Iterable[str | None]) -> None:
+    first: dict[str, int] = {}
+    problems: list[Problem] = []
+    for place, value in enumerate(values):
+        if value is None:
+            continue
+        if value in first:
+            rule = f"={value!r}: must be different from that of {group}[{first[value]}]"
+            problems.append(Problem((group, place, field), rule))
+        first.setdefault(value, place)
+    if problems:
+        raise OptionsError(problems)

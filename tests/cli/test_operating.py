@@ -1,0 +1,236 @@
+"""The life of applications, operated from the command line by someone who did not write them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.http import get
+from harness.instance import SalverRun, command_line
+from harness.processes import living
+from harness.waiting import eventually
+
+WITHIN_S = 60.0
+Run = Callable[..., SalverRun]
+
+APP = """
+import os
+from salver import serve
+
+@serve.deployment(num_replicas=1)
+class Hello:
+    def __call__(self, request):
+        return "VERSION" + os.environ.get("WORD", "")
+
+app = Hello.bind()
+"""
+
+
+def write(folder: Path, version: str) -> None:
+    (folder / "hello.py").write_text(APP.replace("VERSION", version))
+
+
+def test_the_story_of_an_application(salver_start: Run, tmp_path: Path) -> None:
+    run = salver_start()
+    assert run.wait(WITHIN_S) == 0
+    everything = run.processes()[1:]
+    url = run.url.rstrip("/")
+
+    write(tmp_path, "one")
+    first = run.cli("deploy", "hello:app", "--name", "greeter", "--route-prefix", "/greet", timeout=WITHIN_S)
+    assert first.returncode == 0, first.stderr
+    assert get(f"{url}/greet").body == "one"
+
+    write(tmp_path, "two")
+    assert run.cli("deploy", "hello:app", "--name", "greeter", "--route-prefix", "/greet").returncode == 0
+    assert get(f"{url}/greet").body == "two"
+
+    back = run.cli("rollback", "greeter", timeout=WITHIN_S)
+    assert (back.returncode, back.stdout) == (0, ""), back.stderr
+    assert "Application greeter runs." in back.stderr
+    assert get(f"{url}/greet").body == "one"
+
+    told = run.cli("events")
+    kinds = [line.split()[2] for line in told.stdout.splitlines()]
+    assert kinds.count("deploy") >= 2
+    assert "rollback" in kinds
+    assert run.cli("events", "nobody").stdout == ""
+    of_json = [json.loads(line) for line in run.cli("events", "--json", "greeter").stdout.splitlines()]
+    assert [each["number"] for each in of_json] == sorted(each["number"] for each in of_json)
+
+    gone = run.cli("delete", "greeter", timeout=WITHIN_S)
+    assert (gone.returncode, gone.stderr) == (0, "Application greeter is gone.\n")
+    assert get(f"{url}/greet").status == 404
+    again = run.cli("delete", "greeter")
+    assert again.returncode == 1
+    assert "There is no application 'greeter'." in again.stderr
+
+    assert run.cli("shutdown", "--yes").returncode == 0
+    run.assert_gone(everything, WITHIN_S)
+
+
+def test_status_shows_everything_as_text_json_and_yaml(salver_run: Run, tmp_path: Path) -> None:
+    write(tmp_path, "one")
+    run = salver_run("hello:app", "--port", "0")
+    (replica,) = run.pids()["replica"]
+    shown = run.cli("status")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "default is RUNNING" in shown.stdout
+    assert re.search(r"^default +Hello +HEALTHY +1/1 +/ ", shown.stdout, re.MULTILINE)
+    assert re.search(rf"^default#Hello#\w+ +RUNNING +\d+s +{replica} +\d+ MB +0/\d+ +\w+", shown.stdout, re.MULTILINE)
+    assert "\x1b" not in shown.stdout
+    assert "default is RUNNING" in run.cli("status", "--name", "default").stdout
+    unknown = run.cli("status", "--name", "nobody")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "There is no application 'nobody'. There are: default." in unknown.stderr
+
+    document = json.loads(run.cli("status", "--json").stdout)
+    assert yaml.safe_load(run.cli("status", "--yaml").stdout)["applications"].keys() == {"default"}
+    assert document["applications"]["default"]["deployments"]["Hello"]["replicas"][0]["pid"] == replica
+    assert json.loads(run.cli("status", "--json", "-n", "default").stdout)["applications"].keys() == {"default"}
+    watching = run.cli("status", "--watch")
+    assert watching.returncode == 2
+    assert "--watch is for terminals" in watching.stderr
+
+
+def test_scale_asks_for_replicas_where_that_is_allowed(salver_start: Run, tmp_path: Path) -> None:
+    write(tmp_path, "one")
+    config = "applications: [{name: open, import_path: 'hello:app', external_scaler_enabled: true}]"
+    (tmp_path / "serve.yaml").write_text(config)
+    run = salver_start("--foreground")
+    assert run.cli("deploy", "serve.yaml", timeout=WITHIN_S).returncode == 0
+    scaled = run.cli("scale", "open/Hello", "3")
+    assert (scaled.returncode, scaled.stderr) == (0, "open/Hello gets 3 replicas.\n")
+    eventually("three run", lambda: len(run.pids()["replica"]) == 3, WITHIN_S)
+    nobody = run.cli("scale", "open/Nobody", "3")
+    assert nobody.returncode == 1
+    assert "Nobody" in nobody.stderr
+    assert (
+        run.cli("deploy", "hello:app", "--name", "closed", "--route-prefix", "/c", timeout=WITHIN_S).returncode == 0
+    )
+    closed = run.cli("scale", "closed/Hello", "2")
+    assert closed.returncode == 1
+    assert "Traceback" not in closed.stderr
+
+
+def test_events_follow_until_the_instance_ends(salver_start: Run, tmp_path: Path) -> None:
+    write(tmp_path, "one")
+    run = salver_start("--foreground")
+    environment = {"XDG_RUNTIME_DIR": str(run.runtime)}
+    following = SalverRun.launch("salver", "events", "--follow", cwd=tmp_path, env=environment)
+    try:
+        assert run.cli("deploy", "hello:app", timeout=WITHIN_S).returncode == 0
+        following.wait_for_output(r"deploy +default", WITHIN_S)
+        run.terminate()
+        assert following.wait(WITHIN_S) == 0
+        assert "The instance has ended." in following.output()
+    finally:
+        following.stop()
+
+
+def test_rollback_needs_something_to_return_to(salver_run: Run, tmp_path: Path) -> None:
+    write(tmp_path, "one")
+    run = salver_run("hello:app", "--port", "0")
+    for name in ("default", "nobody"):
+        answer = run.cli("rollback", name)
+        assert answer.returncode == 1
+        assert "Traceback" not in answer.stderr
+    assert get(run.url).body == "one"
+
+
+# --- what an application needs ----------------------------------------------------------------------------
+
+
+def test_a_runtime_env_of_the_command_line(salver_start: Run, tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    write(tmp_path / "code", "one")
+    (tmp_path / "env.yaml").write_text("env_vars: {WORD: ' more'}\n")
+    run = salver_start("--foreground")
+    deployed = run.cli("deploy", "hello:app", "--runtime-env", "env.yaml", "--working-dir", "code", timeout=WITHIN_S)
+    assert deployed.returncode == 0, deployed.stderr
+    assert get(run.url).body == "one more"
+    as_json = ("--runtime-env-json", '{"env_vars": {"WORD": "!"}}')
+    assert run.cli("deploy", "hello:app", "--app-dir", "code", *as_json, timeout=WITHIN_S).returncode == 0
+    assert get(run.url).body == "one!"
+    wrong = run.cli("deploy", "hello:app", "--runtime-env-json", '{"conda": "x"}')
+    assert wrong.returncode == 2
+    assert "conda" in wrong.stderr
+
+
+def test_what_cannot_be_imported_changes_nothing(salver_run: Run, tmp_path: Path) -> None:
+    write(tmp_path, "one")
+    run = salver_run("hello:app", "--port", "0")
+    (tmp_path / "hello.py").write_text("def broken(:\n")
+    answer = run.cli("deploy", "hello:app")
+    assert answer.returncode == 1
+    assert "SyntaxError" in answer.stderr
+    assert get(run.url).body == "one"
+
+
+# --- terminals --------------------------------------------------------------------------------------------
+
+
+def on_a_terminal(run: SalverRun, *argv: str, said: str = "", until: str = "") -> tuple[int | None, str]:
+    """Run a command on a terminal of its own: its exit code, None when it was ended after ``until``, and output.
+
+    Args:
+        said: what is typed.
+    """
+    terminal, its_side = pty.openpty()
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(run.runtime), "TERM": "xterm", "COLUMNS": "120"}
+    process = subprocess.Popen(
+        command_line(("salver", *argv)),
+        cwd=run.cwd,
+        env=environment,
+        stdin=its_side,
+        stdout=its_side,
+        stderr=its_side,
+    )
+    os.close(its_side)
+    os.write(terminal, said.encode())
+    output = ""
+    try:
+        while not (until and until in output):
+            output += os.read(terminal, 4096).decode(errors="replace")
+    except OSError:  # the other side is closed: it has ended
+        pass
+    if until:
+        process.kill()
+    code = process.wait(WITHIN_S)
+    os.close(terminal)
+    return None if until else code, output
+
+
+def test_progress_is_drawn_on_a_terminal(salver_start: Run, tmp_path: Path) -> None:
+    write(tmp_path, "one")
+    run = salver_start("--foreground")
+    code, output = on_a_terminal(run, "deploy", "hello:app")
+    assert code == 0
+    assert "1/1 replicas" in output
+    assert "\x1b[?25h" in output, "the cursor is back"
+
+
+def test_the_status_can_be_watched_on_a_terminal(salver_run: Run, tmp_path: Path) -> None:
+    write(tmp_path, "one")
+    run = salver_run("hello:app", "--port", "0")
+    _, output = on_a_terminal(run, "status", "--watch", until="RUNNING")
+    assert "APPLICATION" in output
+
+
+@pytest.mark.parametrize(("typed", "code"), [("n\n", 130), ("y\n", 0)])
+def test_a_person_is_asked_before_anything_is_deleted(salver_run: Run, tmp_path: Path, typed: str, code: int) -> None:
+    write(tmp_path, "one")
+    run = salver_run("hello:app", "--port", "0")
+    replicas = run.pids()["replica"]
+    answered, output = on_a_terminal(run, "delete", "default", said=typed)
+    assert answered == code
+    assert "Delete application default? [y/N]" in output
+    assert bool(living(replicas)) is (code != 0)
