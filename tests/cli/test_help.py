@@ -122,4 +122,4 @@ def test_ray_s_flags_of_start_are_taken_with_a_warning() -> None:
     answer = salver("start", "--grpc-port", "9000", "--http-host", "127.0.0.1", "--http-port", "-1")
     assert "--grpc-port has no effect" in answer.stderr
     assert answer.returncode == 2
-    assert "--http-port" in answer.stderr
+    assert "Invalid value for '--port': -1" in answer.stderr

@@ -31,6 +31,17 @@ class Hello:
         return "VERSION" + os.environ.get("WORD", "")
 
 app = Hello.bind()
+
+@serve.deployment
+class Echo:
+    def __init__(self, word):
+        self.word = word
+
+    def __call__(self, request):
+        return self.word
+
+def build(args):
+    return Echo.bind(args["word"])
 """
 
 
@@ -45,13 +56,11 @@ def test_the_story_of_an_application(salver_start: Run, tmp_path: Path) -> None:
     url = run.url.rstrip("/")
 
     write(tmp_path, "one")
-    first = run.cli("deploy", "hello:app", "--name", "greeter", "--route-prefix", "/greet", timeout=WITHIN_S)
-    assert first.returncode == 0, first.stderr
-    assert get(f"{url}/greet").body == "one"
-
-    write(tmp_path, "two")
-    assert run.cli("deploy", "hello:app", "--name", "greeter", "--route-prefix", "/greet").returncode == 0
-    assert get(f"{url}/greet").body == "two"
+    for word in ("one", "two"):
+        where = ("--name", "greeter", "--route-prefix", "/greet")
+        deployed = run.cli("deploy", "hello:build", f"word={word}", *where, timeout=WITHIN_S)
+        assert deployed.returncode == 0, deployed.stderr
+        assert get(f"{url}/greet").body == word
 
     back = run.cli("rollback", "greeter", timeout=WITHIN_S)
     assert (back.returncode, back.stdout) == (0, ""), back.stderr

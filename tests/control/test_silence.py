@@ -140,6 +140,15 @@ def test_an_update_without_room_for_both_stops_the_old_one_first() -> None:
     assert [replica.version for replica in scene.deployment().replicas] == ["v1"]
 
 
+def test_an_update_that_can_never_have_room_stops_nothing() -> None:
+    scene = scene_with(2)
+    commands = scene.deploy(deployment_spec(version="v2", num_replicas=2, resources=Resources(num_gpus=1)))
+    assert (starts(commands), drains(commands)) == ([], [])
+    scene.wait(60)
+    assert scene.routed() == tuple(ids(0, 1))
+    assert scene.view().message == "waiting for room: needs 1 GPU, this machine has 0"
+
+
 def test_an_update_goes_in_steps() -> None:
     scene = scene_with(5)
     commands = scene.deploy(deployment_spec(version="v2", num_replicas=5, rolling_update_fraction=0.4))

@@ -199,6 +199,9 @@ def view(name: str = "app", status: str = "RUNNING", **deployment: Any) -> Appli
     [
         (view(), ""),
         (view(status="DEPLOYING", target_num_replicas=3, replica_states={"RUNNING": 1, "STARTING": 2}), ""),
+        (view(status="DEPLOYING", replica_states={"RECOVERING": 1}), ""),
+        (view(status="DEPLOYING", replica_states={"UPDATING": 1, "STOPPING": 1}), ""),
+        (view(status="DEPLOYING", replica_states={"STOPPING": 1}), "deployment d has no running replica (HEALTHY)"),
         (view(status="DEPLOY_FAILED", replica_states={"RUNNING": 1}), ""),
         (view(target_num_replicas=0, replica_states={}), ""),
         (view(replica_states={}), "deployment d has no running replica (HEALTHY)"),

@@ -25,7 +25,7 @@ from salver.controller.policy_host import PolicyHost
 from salver.controller.replica_client import ReplicaClient
 from salver.data.channel import connect_unix
 from salver.records import ApplicationSpec, AutoscalingSpec, CodeContext, DeploymentId, DeploymentSpec, PolicySpec
-from salver.serve.autoscaling_spec import autoscaling_spec, policy_spec, under_application_policy
+from salver.serve.building.autoscaling_spec import autoscaling_spec, policy_spec, under_application_policy
 from salver.serve.config import AutoscalingConfig, AutoscalingPolicy
 from salver.views import ApplicationView, DeploymentView, ReplicaView, ScalingView
 

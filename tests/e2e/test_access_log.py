@@ -40,8 +40,7 @@ def start(salver_run: Callable[..., SalverRun], *flags: str, env: dict[str, str]
 
 
 def log_of_proxy(run: SalverRun) -> str:
-    [path] = run.runtime.glob("salver/logs/*/proxy_*.log")
-    return path.read_text()
+    return "".join(path.read_text() for path in run.runtime.glob("salver/logs/*/proxy_*.log"))
 
 
 def ask(run: SalverRun, head: str) -> socket.socket:

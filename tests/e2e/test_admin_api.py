@@ -81,6 +81,7 @@ def test_web_pages_get_nothing(admin_run: SalverRun) -> None:
 
 def test_strangers_write_nothing_into_the_log(admin_run: SalverRun) -> None:
     port, _ = admin_of(admin_run)
+    admin_run.wait_for_output("Worker +HEALTHY")  # the last that it says by itself
     before = admin_run.output()
     for nonsense in (b"\x16\x03\x01\r\n\r\n", b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"):
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:

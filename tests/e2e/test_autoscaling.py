@@ -31,7 +31,10 @@ class Worker:
             file.write("x")
 
     async def __call__(self, request):
-        await asyncio.sleep(float(request.query_params.get("s", "0")))
+        return await self.hold(float(request.query_params.get("s", "0")))
+
+    async def hold(self, seconds):
+        await asyncio.sleep(seconds)
         return os.getpid()
 
 app = Worker.bind()
@@ -134,20 +137,21 @@ def test_a_policy_of_the_user_s_decides(salver_run: Callable[..., SalverRun], tm
     run = salver_run("app:app", "--port", "0", files=files)
     until_there_are(run, 2)
     wanted.write_text("three")
-    get(run.url)
+    assert get(f"{run.url}?s=0.6").status == 200  # a change of load that a sample shows: the policy is asked
     eventually("the error", lambda: "ValueError" in worker(run)["scaling"]["error"], WITHIN_S)
     assert "policies.py, line 8" in worker(run)["scaling"]["error"]
     assert replicas(run) == 2
-    assert get(run.url).status == 200
     wanted.write_text("3")
+    assert get(f"{run.url}?s=0.6").status == 200
     until_there_are(run, 3)
     assert worker(run)["scaling"]["error"] == ""
     assert "policy policies:as_the_file_says wants 3" in worker(run)["scaling"]["decisions"][-1]["reason"]
     (host,) = policy_processes(run)
     os.kill(host, 9)
-    eventually("a new process", lambda: policy_processes(run) not in ([], [host]), WITHIN_S)
     wanted.write_text("1")
+    assert get(f"{run.url}?s=0.6").status == 200
     until_there_are(run, 1)
+    assert policy_processes(run) not in ([], [host])
 
 
 def test_a_policy_may_be_a_class_with_arguments(salver_run: Callable[..., SalverRun]) -> None:
@@ -181,7 +185,7 @@ class Front:
     def __init__(self, *parts):
         self.parts = parts
     async def __call__(self, request):
-        return await self.parts[0].remote(request)
+        return await self.parts[0].hold.remote(float(request.query_params.get("s", "0")))
 
 app = Front.bind(Worker.bind(), Other.bind())
 """

@@ -196,7 +196,7 @@ def test_499_in_the_log_and_in_the_metrics(salver_run: Start, tmp_path: Path) ->
     client = Leaver(run, f"GET /wait?mark={tmp_path}/m HTTP/1.1\r\nx-request-id: mine")
     eventually("it runs", (tmp_path / "m.started").exists)
     client.leave(reset=False)
-    line = run.wait_for_output(r"INFO .* proxy \d+ (?P<id>\S+) -- GET / 499 [\d.]+ms: the client left")
+    line = run.wait_for_output(r"INFO .* proxy \d+ (?P<id>\S+) -- GET /wait 499 [\d.]+ms: the client left")
     assert line["id"] == "mine"
 
     def counted() -> bool:

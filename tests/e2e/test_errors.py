@@ -334,7 +334,7 @@ app = Model.bind()
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (("run",), "Missing argument 'IMPORT_PATH'."),
+        (("run",), "Missing argument 'CONFIG_OR_IMPORT_PATH'."),
         (("run", "app:app", "--prt", "1"), "No such option '--prt'. (Did you mean one of: '--compat', '--port'?)"),
         (("run", "app:app", "--port", "99999"), "Invalid value for '--port': 99999 is not in the range 0<=x<=65535."),
         (("run", "app:app", "--port", "http"), "Invalid value for '--port': 'http' is not a valid integer range."),

@@ -160,7 +160,8 @@ def test_help_has_sections(salver_run: Callable[..., SalverRun]) -> None:
     assert run.wait(20) == 0
     lines = run.output().splitlines()
     titles = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
-    assert titles == ["Application:", "HTTP:", "TLS:", "Limits:", "Options:"]
+    sections = ["Application", "HTTP", "TLS", "Limits", "Resources", "Control API", "Logs", "Options"]
+    assert titles == [f"{section}:" for section in sections]
 
 
 SCRIPT = """

@@ -210,12 +210,13 @@ app = Model.bind()
 
 
 def test_resources_are_shown_and_options_without_effect_warn_once(salver_run: Callable[..., SalverRun]) -> None:
-    run = salver_run("app:app", "--port", "0", files={"app.py": OPTIONS})
+    machine = ("--num-gpus", "1", "--resources", '{"npu": 2}')
+    run = salver_run("app:app", "--port", "0", *machine, files={"app.py": OPTIONS})
     deployment = run.status()["applications"]["default"]["deployments"]["Model"]
     stated = deployment["options"]["ray_actor_options"]
     assert (stated["num_cpus"], stated["num_gpus"], stated["resources"]) == (0.5, 0.25, {"npu": 2})
     table = run.cli("status").stdout
     assert "0.5 CPU, 0.25 GPU, 2 npu" in table
     assert "RESOURCES" in table
-    warning = "option 'graceful_shutdown_wait_loop_s' of deployment 'Model' is accepted but has no effect in this version"
+    warning = "option 'graceful_shutdown_wait_loop_s' of deployment 'Model' is accepted but has no effect"
     assert run.output().count(warning) == 1, run.output()

@@ -243,7 +243,7 @@ def test_the_first_event_does_not_wait_for_the_second(serve_newsroom: Start) -> 
                 return time.monotonic() - began
 
     print(f"first event after {asyncio.run(read_the_first()) * 1000:.1f} ms")
-    served.run.wait_for_output("GET / 499 .*the client left", WITHIN_S)
+    served.run.wait_for_output("GET /story 499 .*the client left", WITHIN_S)
     served.run.interrupt()
     assert served.run.wait(WITHIN_S) == 0, "nothing that still tells the story for minutes holds it up"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,19 +50,19 @@ own = inside(
 packaged = inside(pip={"packages": ["./demo-1.0-py3-none-any.whl"], "pip_install_options": ["--no-index"]})
 """
 
+FILES = {
+    "app.py": APP,
+    "project/settings_here.py": "value = 'project'",
+    "shared/tools/__init__.py": "value = 'tools'",
+}
+
 
 @pytest.fixture
 def run(salver_run: SalverRunner, tmp_path: Path) -> SalverRunner:
-    files = {
-        "app.py": APP,
-        "project/settings_here.py": "value = 'project'",
-        "shared/tools/__init__.py": "value = 'tools'",
-    }
-
     def start(target: str, *argv: str, **options: Any) -> SalverRun:
         env = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "C": "before", **options.pop("env", {})}
         port = () if "--instance" in argv else ("--port", "0")
-        return salver_run(f"app:{target}", *port, *argv, files=files, env=env, **options)
+        return salver_run(f"app:{target}", *port, *argv, files=FILES, env=env, **options)
 
     return start
 
@@ -133,3 +134,33 @@ def test_what_cannot_be_is_said_and_nothing_runs(
     assert failed.wait(60) in {1, 2}
     assert problem in failed.output()
     assert "Traceback" not in failed.output()
+
+
+def test_what_ray_init_says_is_below_everything_that_a_script_deploys(
+    run_python: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    script = """
+import salver.compat.ray; salver.compat.ray.install()
+import ray
+from ray import serve
+from app import own, plain
+
+ray.init(runtime_env={"env_vars": {"A": "job", "B": "job"}})
+serve.start(http_options={"port": 0})
+print(serve.run(plain, name="plain", route_prefix=None).seen.remote().result()["variables"]["B"])
+variables = serve.run(own, name="own", route_prefix=None).seen.remote().result()["variables"]
+print(variables["A"], variables["B"])
+"""
+    done = run_python(script, files=FILES, env={"XDG_CACHE_HOME": str(tmp_path / "cache")})
+    assert done.stdout.splitlines() == ["job", "job deployment"], done.stderr
+
+
+def test_local_testing_makes_no_environment(run_python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    script = """
+import warnings; warnings.simplefilter("ignore")
+from app import packaged
+from salver import serve
+print(serve.run(packaged, local=True).seen.remote().result()["cwd"])
+"""
+    done = run_python(script, files=FILES)
+    assert done.returncode == 0, done.stderr

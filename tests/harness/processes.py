@@ -58,6 +58,16 @@ def role(pid: int) -> str | None:
     return first if name == "salver:" and first in _ROLES else None
 
 
+def by_role(supervisor_pid: int) -> dict[str, list[int]]:
+    """An instance's living processes by role, the supervisor's among them."""
+    found: dict[str, list[int]] = {name: [] for name in _ROLES}
+    for pid in [supervisor_pid, *descendants(supervisor_pid)]:
+        kind = role(pid)
+        if kind is not None:
+            found[kind].append(pid)
+    return found
+
+
 def reap(known: set[int]) -> None:
     """Collect the zombies among our children, except those in ``known``, which have an owner who will."""
     for child in psutil.Process().children():

@@ -12,17 +12,17 @@ from salver.controller.policy_messages import Failure, Reading
 from salver.errors import ConfigurationError
 from salver.records import AutoscalingSpec, CodeContext, DeploymentId, PolicySpec
 from salver.serve.autoscaling_policy import default_autoscaling_policy, replica_queue_length_autoscaling_policy
-from salver.serve.autoscaling_spec import (
+from salver.serve.building.autoscaling_spec import (
     autoscaling_spec,
     config_of,
     policy_spec,
     under_application_policy,
 )
+from salver.serve.building.import_path import ImportPathError
 from salver.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
 from salver.serve.context import ReplicaID
-from salver.serve.hosted_policy import HostedPolicy
-from salver.serve.import_path import ImportPathError
-from salver.serve.policy_readings import Readings
+from salver.serve.policies.hosted_policy import HostedPolicy
+from salver.serve.policies.policy_readings import Readings
 from salver.wire.payload import dump_definition
 
 CODE = CodeContext(sys_path=("/somewhere",), env_vars={"A": "b"})

@@ -9,8 +9,8 @@ import pytest
 
 from salver.records import CodeContext, DeploymentSpec
 from salver.serve.batching.decorator import batch
+from salver.serve.building.graph import build_application
 from salver.serve.deployment import Deployment, deployment
-from salver.serve.graph import build_application
 
 
 class Base:

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, field_validator
 
 from salver.errors import ConfigurationError
-from salver.serve.builder import build_from_target, parse_app_args
+from salver.serve.building.builder import build_from_target, parse_app_args
 from salver.serve.deployment import Application, deployment
 
 

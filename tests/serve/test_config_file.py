@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from salver.serve.config import LoggingConfig
-from salver.serve.config_file import ConfigFileError, parse_config, read_config_file
-from salver.serve.config_text import MAX_BYTES
+from salver.serve.declared.config_file import ConfigFileError, parse_config, read_config_file
+from salver.serve.declared.config_text import MAX_BYTES
 from salver.serve.options import RayActorOptions
 
 from .bad_configs import APP, BAD, in_app, in_deployment

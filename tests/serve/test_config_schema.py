@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from salver.serve import schema
-from salver.serve.config_schema import config_json_schema
+from salver.serve.declared.config_schema import config_json_schema
 from salver.serve.options import DeploymentOptions
 from salver.serve.schema.deploy import DeploymentSchema, ServeApplicationSchema, ServeDeploySchema
 from salver.serve.schema.details import DeploymentDetails, ServeInstanceDetails
@@ -59,8 +59,10 @@ def test_other_names_are_not_there() -> None:
 
 
 def test_replicas_and_proxies_do_not_carry_the_models_of_files() -> None:
-    program = "import sys, salver.serve, salver.serve.api, salver.data.replica.replica, salver.controller.declarations\n"
-    program += "print([name for name in sys.modules if 'yaml' == name or 'serve.schema.' in name or 'config_' in name])"
+    program = "import sys, salver.serve.api, salver.data.replica.replica, salver.controller.declarations\n"
+    program += (
+        "print([each for each in sys.modules if each == 'yaml' or 'serve.schema.' in each or 'config_' in each])"
+    )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert answer.stdout == "[]\n"
 

@@ -8,8 +8,8 @@ import yaml
 
 from salver.serve.autoscaling_policy import default_autoscaling_policy
 from salver.serve.config import AutoscalingConfig, AutoscalingPolicy
-from salver.serve.config_file import parse_config
-from salver.serve.config_writer import config_of
+from salver.serve.declared.config_file import parse_config
+from salver.serve.declared.config_writer import config_of
 from salver.serve.deployment import deployment
 
 

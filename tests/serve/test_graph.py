@@ -14,10 +14,10 @@ import pytest
 
 from salver.errors import ConfigurationError, SerializationError
 from salver.records import ApplicationSpec, CodeContext, DeploymentId
-from salver.serve import graph
+from salver.serve.building import graph
+from salver.serve.building.fingerprint import code_fingerprint
+from salver.serve.building.graph import build_application
 from salver.serve.deployment import Application, deployment
-from salver.serve.fingerprint import code_fingerprint
-from salver.serve.graph import build_application
 from salver.wire.payload import load_definition
 
 pytestmark = pytest.mark.filterwarnings("ignore:option .* is accepted but has no effect:UserWarning")
@@ -67,7 +67,7 @@ def test_one_deployment() -> None:
     assert (one.startup_timeout_s, one.graceful_shutdown_timeout_s) == (600.0, 20.0)
     assert one.options["name"] == "Root"
     assert one.options["num_replicas"] == 2
-    assert one.options["ray_actor_options"]["num_cpus"] == 1
+    assert one.options["ray_actor_options"] == {}  # what is not stated is not reserved
 
 
 def test_a_function() -> None:
@@ -353,7 +353,7 @@ SCRIPT = """
 import sys
 from salver.records import CodeContext
 from salver.serve.deployment import deployment
-from salver.serve.graph import build_application
+from salver.serve.building.graph import build_application
 
 WORD = sys.argv[1]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from salver.serve.builder import build_from_target
+from salver.serve.building.builder import build_from_target
+from salver.serve.building.import_path import ImportPathError, import_target, user_traceback
 from salver.serve.deployment import Application
-from salver.serve.import_path import ImportPathError, import_target, user_traceback
 
 APP = """
 from salver.serve.deployment import deployment
@@ -163,7 +163,7 @@ def test_user_traceback_has_the_users_frames_only(write: WriteModule) -> None:
     text = user_traceback(caught.value)
     assert text.count(str(failing)) == 3
     assert "importlib" not in text
-    assert "salver/serve/import_path.py" not in text
+    assert "salver/serve/building/import_path.py" not in text
     assert "KeyError: 'key'" in text
     assert text.endswith("ValueError: bad\n")
 

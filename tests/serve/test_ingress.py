@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from salver import serve
 from salver.errors import ConfigurationError
 from salver.records import CodeContext
-from salver.serve.graph import build_application
+from salver.serve.building.graph import build_application
 from salver.wire.payload import dump_definition, load_definition
 
 from .asking import served

@@ -8,8 +8,8 @@ import pytest
 
 from salver.engine.local.capacity import NOTHING_STATED, StatedCapacity
 from salver.records import Resources
+from salver.serve.building.resources import MachineOptions, resources_of
 from salver.serve.options import DeploymentOptions
-from salver.serve.resources import MachineOptions, resources_of
 from salver.serve.validation import OptionsError
 
 

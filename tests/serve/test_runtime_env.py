@@ -19,7 +19,9 @@ from harness.waiting import eventually
 from harness.wheels import write_wheel
 from salver.errors import ConfigurationError
 from salver.records import CodeContext
-from salver.serve.fingerprint import code_fingerprint
+from salver.serve.building.application_settings import ApplicationSettings
+from salver.serve.building.default_runtime_env import set_default_runtime_env, under_default_runtime_env
+from salver.serve.building.fingerprint import code_fingerprint
 from salver.serve.runtime_env import check_runtime_env, merge_runtime_env, resolve
 
 PACKAGES = "/usr/lib/python3/site-packages"
@@ -304,6 +306,22 @@ def test_a_deployment_wins_over_its_application_key_by_key() -> None:
     assert merge_runtime_env({}, deployment) == {"env_vars": {"B": "2"}, "pip": ["y"]}
     assert merge_runtime_env(application, {}) == application
     assert merge_runtime_env({"env_vars": None}, {}) == {"env_vars": None}
+
+
+def test_the_processes_default_is_below_what_an_application_says(base: CodeContext) -> None:
+    application = ApplicationSettings(runtime_env={"env_vars": {"B": "2"}}, base=base)
+    set_default_runtime_env({"env_vars": {"A": "1", "B": "1"}})
+    try:
+        code, settings = under_default_runtime_env(base, application)
+        here = under_default_runtime_env(base, ApplicationSettings(in_this_process=True))
+    finally:
+        set_default_runtime_env(None)
+    assert code.env_vars == settings.runtime_env["env_vars"] == {"A": "1", "B": "2"}
+    assert code.setup == base.setup
+    assert here == (base, ApplicationSettings(in_this_process=True))
+    assert under_default_runtime_env(base, application) == (base, application)
+    with pytest.raises(ConfigurationError, match="conda: is not supported"):
+        set_default_runtime_env({"conda": "env"})
 
 
 # --- versions -------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 
 from harness.waiting import eventually
 from salver.telemetry.log_file import LogFile
-from salver.telemetry.log_queue import LogQueue
+from salver.telemetry.log_queue import MOST_QUEUED_BYTES, LogQueue
 from salver.telemetry.metrics import registry
 from salver.telemetry.terminal import Terminal
 
@@ -44,7 +44,7 @@ class Pipe:
     def fill(self) -> int:
         """Write lines until the queue itself is full; how many."""
         lines = 0
-        while lines * len(LINE) < (1 << 20) + (1 << 18):
+        while lines * len(LINE) < 3 * MOST_QUEUED_BYTES:
             self.queue.write(LINE * 100)
             lines += 100
         return lines

@@ -34,7 +34,7 @@ def build(import_paths: tuple[str, ...], app_dir: str, output_path: str | None, 
 def _print_config(import_paths: tuple[str, ...], app_dir: str, output_path: str | None, *, compat: bool) -> None:
     from salver.cli.loading import load_application, look_in
     from salver.cli.requests import BuildRequest
-    from salver.serve.config_writer import config_of
+    from salver.serve.declared.config_writer import config_of
 
     base = look_in(app_dir)
     requests = [BuildRequest(path, (), app_dir, "", "/", compat) for path in import_paths]

@@ -52,6 +52,6 @@ def config(name: str | None, schema: bool, as_json: bool, instance: str | None) 
 def _print_schema() -> None:
     import json
 
-    from salver.serve.config_schema import config_json_schema
+    from salver.serve.declared.config_schema import config_json_schema
 
     click.echo(json.dumps(config_json_schema(), indent=2))

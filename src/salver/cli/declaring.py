@@ -10,8 +10,8 @@ from salver.cli.requests import CheckedConfig
 from salver.controller.client import ControlClient, ControlRefused
 from salver.engine.local.instance import Instance
 from salver.records import LoggingSpec
-from salver.serve.config_file import ConfigFileError, read_config_file
-from salver.serve.logging_spec import logging_spec
+from salver.serve.building.logging_spec import logging_spec
+from salver.serve.declared.config_file import ConfigFileError, read_config_file
 
 _HTTP_OPTIONS_WITHOUT_FLAGS = {"location", "num_cpus", "middlewares"}
 

@@ -14,8 +14,8 @@ from salver.controller.client import ControlClient, ControlRefused, ControlUnrea
 from salver.engine.local.instance import Instance
 from salver.errors import ConfigurationError, SerializationError, ServeException, StartupError
 from salver.records import ApplicationSpec
-from salver.serve.application_settings import ApplicationSettings
-from salver.serve.graph import build_application, check_app_name, check_route_prefix
+from salver.serve.building.application_settings import ApplicationSettings
+from salver.serve.building.graph import build_application, check_app_name, check_route_prefix
 
 _SERVES_WITHIN_S = 30.0
 _LOOK_EVERY_S = 0.02

@@ -74,16 +74,8 @@ _HTTP = "HTTP"
 _TLS = "TLS"
 _LIMITS = "Limits"
 _FLAGS = (
-    _flag("--host", "--http-host", "host", section=_HTTP, default="127.0.0.1", help="Address to listen on."),
-    _flag(
-        "--port",
-        "--http-port",
-        "port",
-        section=_HTTP,
-        default=8000,
-        type=click.IntRange(0, 65535),
-        help="Port; 0 for any.",
-    ),
+    _flag("--host", section=_HTTP, default="127.0.0.1", help="Address to listen on."),
+    _flag("--port", section=_HTTP, default=8000, type=click.IntRange(0, 65535), help="Port; 0 for any."),
     _flag("--proxies", section=_HTTP, default=1, type=click.IntRange(1, 64), help="Processes that share the port."),
     _flag("--root-path", section=_HTTP, metavar="PATH", type=_root_path, help="Prefix that a proxy in front strips."),
     _flag("--debug", section=_HTTP, is_flag=True, help="Show tracebacks to clients; with a loopback --host only."),

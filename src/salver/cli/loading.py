@@ -12,13 +12,12 @@ from msgspec.structs import replace
 from salver.cli.output import fail, say
 from salver.cli.requests import BuildRequest
 from salver.compat import ray as ray_alias
-from salver.engine.local.roles import make_importable
 from salver.errors import ConfigurationError
 from salver.records import CodeContext
-from salver.serve.builder import ArgumentsError, build_from_target, parse_app_args
-from salver.serve.code_context import code_context
+from salver.serve.building.builder import ArgumentsError, build_from_target, parse_app_args
+from salver.serve.building.code_context import code_context
+from salver.serve.building.import_path import ImportPathError, import_target, raised_by_user, user_traceback
 from salver.serve.deployment import Application
-from salver.serve.import_path import ImportPathError, import_target, raised_by_user, user_traceback
 
 
 def look_in(app_dir: str) -> CodeContext:
@@ -51,7 +50,8 @@ def load_application(request: BuildRequest, base: CodeContext) -> tuple[Applicat
 def _with_runtime_env(request: BuildRequest, base: CodeContext) -> CodeContext:
     if not request.runtime_env:
         return base
-    from salver.serve.runtime_env import resolve  # most have none
+    from salver.engine.local.roles import make_importable  # most have none
+    from salver.serve.runtime_env import resolve
 
     code = resolve(request.runtime_env, base, say)
     make_importable(code)

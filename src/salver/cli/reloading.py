@@ -11,7 +11,6 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 from salver.cli.following import Hold
@@ -27,6 +26,8 @@ _FAILED = 1
 
 
 def watchfiles_is_installed() -> bool:
+    from importlib.util import find_spec  # only --reload asks
+
     return find_spec("watchfiles") is not None
 
 

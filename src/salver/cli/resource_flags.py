@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 import click
+import msgspec
 
 from salver.cli.sections import SectionedOption
 from salver.cli.size import size
@@ -27,8 +27,8 @@ def _cpus(value: str) -> float:
 
 def _custom(value: str) -> dict[str, float]:
     try:
-        return checked_custom(json.loads(value))
-    except json.JSONDecodeError as error:
+        return checked_custom(msgspec.json.decode(value))
+    except msgspec.DecodeError as error:
         raise click.BadParameter(f"is not JSON: {error}.") from None
     except ValueError as error:
         raise click.BadParameter(f"{error}.") from None

@@ -11,7 +11,6 @@ from salver.cli.application_flags import ApplicationFlags, application_flags
 from salver.cli.following import Hold
 from salver.cli.instance_option import instance_option
 from salver.cli.launching import InstanceFlags, instance_flags, launch_as_told
-from salver.cli.reloading import reload_on_changes, watchfiles_is_installed
 from salver.cli.sections import SectionedCommand
 from salver.cli.source import Source, source_of
 from salver.engine.local.instance import find_instance
@@ -62,12 +61,16 @@ def run(
 def _check_reload(*, blocking: bool) -> None:
     if not blocking:
         raise click.UsageError("The --non-blocking option conflicts with the --reload option.")
+    from salver.cli.reloading import watchfiles_is_installed
+
     if not watchfiles_is_installed():
         raise click.UsageError("--reload needs the package watchfiles: pip install 'salver[reload]'.")
 
 
 def _deploy_and_follow(hold: Hold, source: Source, *, blocking: bool, reload: bool) -> None:
     if reload:
+        from salver.cli.reloading import reload_on_changes  # few do
+
         reload_on_changes(hold, source)
     else:
         code = hold.have_done(source.title, partial(source.deploy, hold.instance))

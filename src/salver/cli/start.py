@@ -23,6 +23,14 @@ _RESERVED = "logs"
 """A folder beside those of instances."""
 
 
+_RAYS_NAMES = {"http-host": "host", "http-port": "port"}
+"""Of flags that mean the same there."""
+
+
+def _our_name(flag: str) -> str:
+    return _RAYS_NAMES.get(flag, flag)
+
+
 def _name(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     if value is not None and (not _is_name(value) or value == _RESERVED):
         raise click.BadParameter(
@@ -47,7 +55,10 @@ def _warn(_context: click.Context, parameter: click.Parameter, value: object) ->
         say(f"Warning: {parameter.opts[0]} has no effect in this version.")
 
 
-@click.command(cls=SectionedCommand, context_settings={"show_default": True})
+@click.command(
+    cls=SectionedCommand,
+    context_settings={"show_default": True, "token_normalize_func": _our_name},
+)
 @click.option("--name", callback=_name, help="Its name, for --instance of other commands; default the port.")
 @click.option("--foreground", is_flag=True, help="Stay, log to this terminal, and end with this command.")
 @instance_flags
@@ -66,6 +77,8 @@ def start(name: str | None, foreground: bool, told: InstanceFlags) -> None:
       salver start && salver deploy serve.yaml
       salver start --port 9000 --name staging
       salver start --foreground              a service: SIGTERM lets requests finish
+
+    --http-host and --http-port, as Ray Serve calls them, mean --host and --port.
     """
     manager = ServiceManager()
     launched = launch_as_told(told, manager, detached=not foreground, name=name, as_service=True)

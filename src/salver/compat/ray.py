@@ -2,8 +2,8 @@
 ``ray.util.metrics`` gives ``salver.serve.metrics``.
 
 Installed by the command line when Ray is not there, or when the user asks (``--compat``, or ``install()`` in code).
-Of ``ray`` itself there are ``exceptions``, and ``init``, ``shutdown`` and ``is_initialized``, which do nothing:
-Salver needs none of them.
+Of ``ray`` itself there are ``exceptions``, and ``init``, ``shutdown`` and ``is_initialized``, of which Salver needs
+none: they only remember the ``runtime_env`` of ``init``, for what is deployed afterwards.
 """
 
 from __future__ import annotations
@@ -94,16 +94,26 @@ def _import_exceptions(name: str) -> ModuleType:
 _initialized = False
 
 
-def _init(*_args: Any, **_kwargs: Any) -> None:
+def _init(*_args: Any, runtime_env: dict[str, Any] | None = None, **_kwargs: Any) -> None:
     """Nothing to initialise: the first ``serve.run`` starts what is needed."""
     global _initialized
+    _set_default_runtime_env(runtime_env)
     _initialized = True
 
 
 def _shutdown(*_args: Any, **_kwargs: Any) -> None:
     """Nothing to shut down: ``serve.shutdown`` ends applications."""
     global _initialized
+    _set_default_runtime_env(None)
     _initialized = False
+
+
+def _set_default_runtime_env(env: dict[str, Any] | None) -> None:
+    from salver.serve.building.default_runtime_env import (
+        set_default_runtime_env,  # not for those who only ask for the alias
+    )
+
+    set_default_runtime_env(env)
 
 
 def _is_initialized() -> bool:

@@ -320,8 +320,9 @@ class Deployment:
         return self._fleet.start(application, spec, free_rank(self._members()), now)
 
     def _make_room(self, step: Plan, now: float) -> list[Command]:
-        """There is none for both versions: stop old ones first, unless some are stopping already."""
-        if any(replica.stopping for replica in self.replicas):
+        """There is none for both versions: stop old ones first, unless some are stopping already, or it is no use."""
+        helps = self._fleet.would_fit(self._target[1], without=self.replicas)
+        if not helps or any(replica.stopping for replica in self.replicas):
             return []
         commands: list[Command] = []
         for replica in step.in_the_way:

@@ -7,7 +7,7 @@ the load board or a GPU is never given to two processes at once.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from salver.control.events import Command, FoundProcess
 from salver.control.placement import Unplaceable, place
@@ -54,6 +54,12 @@ class Fleet:
         replica.rank = rank
         self._add(replica)
         return replica.begin(State.STARTING, now, "start")
+
+    def would_fit(self, deployment: DeploymentSpec, without: Iterable[Replica]) -> bool:
+        """Whether there would be room for a replica if these were gone."""
+        gone = {replica.replica_id for replica in without}
+        taken = ((replica.resources, replica.gpus) for replica in self if replica.replica_id not in gone)
+        return not isinstance(place(self._capacity, taken, deployment.resources), Unplaceable)
 
     def adopt(
         self, process: FoundProcess, application: ApplicationSpec, deployment: DeploymentSpec, now: float

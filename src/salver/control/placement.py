@@ -2,8 +2,8 @@
 
 Everything here is bookkeeping: a reservation keeps other replicas from reserving the same, nobody from using more.
 CPUs, memory and custom resources are amounts, of which only the sum counts. A GPU is a thing: a replica that needs
-whole ones gets GPUs that nobody else has a share of; a fraction goes to the fullest GPU that still has room for it, so
-that as many GPUs as possible stay whole. (Best fit, as Ray packs them. Spreading fractions would be kinder to the
+whole ones gets GPUs that nobody else has a share of; a fraction goes to the fullest GPU that still has room for it,
+so that as many GPUs as possible stay whole. (Best fit, as Ray packs them. Spreading fractions would be kinder to the
 first few, and refuse the next one who needs a GPU of its own.)
 
 Amounts are floats as users write them, so ten times 0.1 must fit in 1: what is missing may be as little as

@@ -17,7 +17,7 @@ _READ_BYTES = 1 << 20
 
 
 class BuildProcess:
-    """One run of ``python -m salver.serve.build_job``. It ends with this process, too."""
+    """One run of ``python -m salver.serve.declared.build_job``. It ends with this process, too."""
 
     def __init__(self, request: BuildRequest) -> None:
         self._request = request
@@ -26,7 +26,7 @@ class BuildProcess:
     async def start(self) -> None:
         """Start it and hand it the request. Raises OSError."""
         # -P: what lies in the current folder must not hide modules of ours
-        command = (sys.executable, "-P", "-m", "salver.serve.build_job", str(os.getpid()))
+        command = (sys.executable, "-P", "-m", "salver.serve.declared.build_job", str(os.getpid()))
         self._process = await asyncio.create_subprocess_exec(
             *command, stdin=PIPE, stdout=PIPE, start_new_session=True
         )

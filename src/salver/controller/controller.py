@@ -100,7 +100,9 @@ class Controller:
             engine=engine, connect=connect, key=key, board=board, metrics=self.metrics, tell=self.handle
         )
         self._load = LoadWatch(board, self._operations.slots, self.handle)
-        self._policies = PolicyHost(self.views, self._operations.recording_stats, self._operations.client, self.handle)
+        self._policies = PolicyHost(
+            self.views, self._operations.recording_stats, self._operations.client, self.handle
+        )
         self.publisher = Publisher(key, self.metrics, self._load)
         self._timer: asyncio.TimerHandle | None = None
         self._saving: asyncio.TimerHandle | None = None

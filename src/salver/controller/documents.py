@@ -28,6 +28,7 @@ from salver.views import ApplicationView, DeploymentView, ReplicaView, ScalingVi
 
 DECLARATIVE = "declarative"
 IMPERATIVE = "imperative"
+_TAKE_REQUESTS = frozenset({"RUNNING", "RECOVERING", "UPDATING"})
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nobody listens here
 
 
@@ -173,7 +174,7 @@ def unready(views: Iterable[ApplicationView]) -> dict[str, str]:
     """The applications that requests should not be sent to yet, or no longer, each with the reason.
 
     An application is ready while each of its deployments has a replica that takes requests, or is scaled to none on
-    purpose. An update does not make it unready: the old replicas serve until the new ones do.
+    purpose. Neither an update makes it unready nor a new controller: replicas serve meanwhile.
     """
     reasons = {view.name: _why_unready(view) for view in views}
     return {name: reason for name, reason in reasons.items() if reason}
@@ -185,7 +186,7 @@ def _why_unready(view: ApplicationView) -> str:
     if not view.deployments:
         return f"it is {view.status}"
     for deployment in view.deployments:
-        if deployment.status_trigger == "DELETING" or deployment.replica_states.get("RUNNING"):
+        if deployment.status_trigger == "DELETING" or not _TAKE_REQUESTS.isdisjoint(deployment.replica_states):
             continue
         if deployment.target_num_replicas or deployment.status != "HEALTHY":
             return f"deployment {deployment.name} has no running replica ({deployment.status})"

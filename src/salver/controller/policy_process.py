@@ -31,7 +31,7 @@ LOAD_WITHIN_S = 120.0
 ANSWER_WITHIN_S = 10.0
 """How long a policy may think."""
 
-_MODULE = "salver.serve.policy_host"
+_MODULE = "salver.serve.policies.policy_host"
 
 
 class PolicyProcessFailed(ServeException):

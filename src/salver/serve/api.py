@@ -14,8 +14,10 @@ from salver.data.http.options import ProxyOptions
 from salver.engine.local.capacity import NOTHING_STATED
 from salver.errors import ConfigurationError, ServeException, StartupError
 from salver.records import ApplicationSpec
-from salver.serve.application_settings import ApplicationSettings
-from salver.serve.code_context import code_context
+from salver.serve.building.application_settings import ApplicationSettings
+from salver.serve.building.code_context import code_context
+from salver.serve.building.graph import build_application
+from salver.serve.building.resources import MachineOptions
 from salver.serve.config import (
     ControllerOptions,
     HTTPOptions,
@@ -25,10 +27,8 @@ from salver.serve.config import (
     gRPCOptions,
 )
 from salver.serve.deployment import Application
-from salver.serve.graph import build_application
 from salver.serve.handle import DeploymentHandle
 from salver.serve.local.mode import local_testing_is_forced
-from salver.serve.resources import MachineOptions
 from salver.serve.session import (
     InstanceSession,
     Session,
@@ -202,7 +202,7 @@ def run_many(
         As ``run``; ConfigurationError also for two of one name.
     """
     options_of_start({"controller_options": controller_options}, {})
-    specs = _built(targets)
+    specs = _built(targets, in_this_process=_runs_in_this_process(local=local or _local_testing_mode))
     session = _session_to_run_in(local=local or _local_testing_mode)
     for spec in specs:
         _deploy(spec, session.control)
@@ -217,7 +217,7 @@ def run_many(
     return handles
 
 
-def _built(targets: Sequence[RunTarget]) -> list[ApplicationSpec]:
+def _built(targets: Sequence[RunTarget], *, in_this_process: bool) -> list[ApplicationSpec]:
     names = [each.name for each in targets]
     for name in names:
         if names.count(name) > 1:
@@ -232,10 +232,16 @@ def _built(targets: Sequence[RunTarget]) -> list[ApplicationSpec]:
             settings=ApplicationSettings(
                 logging_config=logging_config_of(each.logging_config),
                 external_scaler_enabled=each.external_scaler_enabled,
+                in_this_process=in_this_process,
             ),
         )
         for each in targets
     ]
+
+
+def _runs_in_this_process(*, local: bool) -> bool:
+    session = current_session()
+    return local or local_testing_is_forced() if session is None else not isinstance(session, InstanceSession)
 
 
 def _session_to_run_in(*, local: bool) -> Session:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 from salver.control.autoscaling import cold_start_replicas, replicas_needed
-from salver.serve.autoscaling_context import AutoscalingContext
+from salver.serve.policies.autoscaling_context import AutoscalingContext
 
 __all__ = ["default_autoscaling_policy", "replica_queue_length_autoscaling_policy"]
 

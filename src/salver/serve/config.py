@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, PlainSerializer, model_validator
 
 from salver.data.http.limits import HTTPLimits
 from salver.data.http.options import ROOT_PATH, ProxyOptions, TLSFiles, clean_root_path, is_loopback
-from salver.serve.autoscaling_context import AutoscalingContext as AutoscalingContext
+from salver.serve.policies.autoscaling_context import AutoscalingContext as AutoscalingContext
 from salver.serve.validation import (
     Allowed,
     Count,

@@ -224,7 +224,14 @@ class DeploymentOptions(Options):
     @model_validator(mode="before")
     @classmethod
     def _drop_none(cls, values: Any) -> Any:
-        return _given(cast("dict[str, Any]", values)) if isinstance(values, dict) else values
+        if not isinstance(values, dict):
+            return values
+        given = _given(cast("dict[str, Any]", values))
+        config = given.get("autoscaling_config")
+        if given.get("num_replicas") == "auto" and isinstance(config, dict):
+            # before it is checked: a min_replicas of 4 is in order below the 100 that "auto" means
+            given["autoscaling_config"] = {"max_replicas": AutoscalingConfig.default().max_replicas} | config
+        return given
 
     @model_validator(mode="after")
     def _check_scaling(self) -> Self:

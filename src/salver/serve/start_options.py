@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from salver.records import LoggingSpec
+from salver.serve.building.logging_spec import logging_spec
 from salver.serve.config import (
     ControllerOptions,
     HTTPOptions,
@@ -16,7 +17,6 @@ from salver.serve.config import (
     TracingConfig,
     gRPCOptions,
 )
-from salver.serve.logging_spec import logging_spec
 from salver.serve.validation import Options, OptionsError, did_you_mean
 
 OptionsT = TypeVar("OptionsT", bound=Options)

@@ -21,7 +21,7 @@ from typing import Protocol
 
 from salver.telemetry.metrics import registry
 
-MOST_QUEUED_BYTES = 1 << 20
+MOST_QUEUED_BYTES = 4 << 20
 """Of one outlet."""
 
 _dropped = registry.counter(

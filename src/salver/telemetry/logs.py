@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from salver.records import LoggingSpec
@@ -70,6 +71,9 @@ class ProcessLog(logging.Handler):
 
     def _use_file(self, folder: Path | None) -> None:
         path = folder / log_file_name(self._component, self._identity) if folder is not None else None
+        if self.spec.logs_dir and folder is not None:
+            with suppress(OSError):  # then each write says so
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._file is not None and path is not None and self._file.name == str(path):
             return
         if self._file is not None:

@@ -96,8 +96,8 @@ class Ingress:
         access_log = self._access_log
         if access_log is not None and (exchange.app or status != _OK):  # who asks for our health asks every second
             client = exchange.client if access_log.shows_clients else ""
-            about = (exchange.request_id, exchange.app, exchange.route, client)
-            access_log.ended(now, head.method, head.path, status, seconds, *about)
+            who = (exchange.request_id, exchange.app, exchange.route, client)
+            access_log.ended((now, head.method, head.path, status, seconds, *who))
 
     # --- own answers ------------------------------------------------------------------------------------
 

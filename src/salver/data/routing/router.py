@@ -169,6 +169,7 @@ class Router:
             exchange.refused(_has_left(link))
         else:
             link.pinned.appendleft(exchange)
+            self._tell_of_waiting()
 
     def slot_reserved(self, link: ReplicaLink) -> None:
         """READY came: use the slot, or pass it on."""

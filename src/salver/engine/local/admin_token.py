@@ -8,7 +8,6 @@ accepted until it is dropped, so that clients can follow one after the other.
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from pathlib import Path
 
@@ -65,7 +64,9 @@ def drop_old_token(instance: Instance) -> None:
 
 
 def _write_new(path: Path) -> str:
-    token = secrets.token_urlsafe(_TOKEN_BYTES)
+    from secrets import token_urlsafe  # with OpenSSL's hashes, which every launcher would carry
+
+    token = token_urlsafe(_TOKEN_BYTES)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(token + "\n")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-_HEALTHY_S = 10.0
+_HEALTHY_S = 2.0
+"""Whoever lives for so long has taken up its work: its end is no failure to start, which waiting is there for."""
+
 _FIRST_S = 0.1
 _MOST_S = 30.0
 
 
 class Restart:
-    """At once after it has lived for 10 s, and the first time; else after 0.1 s, doubling to 30 s."""
+    """At once after it has lived for 2 s, and the first time; else after 0.1 s, doubling to 30 s."""
 
     def __init__(self) -> None:
         self._delay: float | None = None

@@ -23,7 +23,7 @@ from typing import Any, cast
 from msgspec import Struct
 
 from salver.errors import ConfigurationError
-from salver.serve.contents import INSTALLED_FOLDERS, hash_of_file, hash_of_folder
+from salver.serve.building.contents import INSTALLED_FOLDERS, hash_of_file, hash_of_folder
 from salver.serve.runtime_env.cache import MADE_WITHIN_S, made_once
 
 _FORMAT = b"1"  # of the folders that we make: another number leaves the old ones unused

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from salver.errors import ConfigurationError
 from salver.records import CodeContext, JsonDict
-from salver.serve.contents import INSTALLED_FOLDERS, hash_of_file
+from salver.serve.building.contents import INSTALLED_FOLDERS, hash_of_file
 from salver.serve.runtime_env.cache import made_once
 from salver.serve.runtime_env.fields import check_runtime_env
 from salver.serve.validation import OptionsError

@@ -15,6 +15,8 @@ from pydantic_core import PydanticCustomError
 
 from salver.errors import ConfigurationError
 from salver.records import JsonDict
+from salver.serve.building.graph import check_app_name, check_route_prefix
+from salver.serve.building.import_path import check_import_path
 from salver.serve.config import (
     AutoscalingPolicy,
     ControllerOptions,
@@ -24,8 +26,6 @@ from salver.serve.config import (
     TracingConfig,
     gRPCOptions,
 )
-from salver.serve.graph import check_app_name, check_route_prefix
-from salver.serve.import_path import check_import_path
 from salver.serve.options import DeploymentKwargs, DeploymentOptions, RayActorOptions
 from salver.serve.validation import Allowed, Flag, JsonObject, Number, Options, OptionsError, Port, Problem, Text
 

@@ -1,4 +1,4 @@
-"""``python -m salver.serve.build_job PARENT``: builds the applications of one config for the controller, its parent.
+"""``python -m salver.serve.declared.build_job PARENT``: builds one config's applications for its parent, the controller.
 
 Imports run the user's code, so each application is built in a forked child of its own: two may have modules of the
 same name, other environment variables, another folder. Up to four are built at a time. The children write to pipes;
@@ -32,8 +32,8 @@ from salver.controller.build_messages import (
     framed,
 )
 from salver.engine.local.process import end_with_parent, exit_cause, fork, kill_group
-from salver.serve.config_file import validate_config
-from salver.serve.declared_application import build_declared, why_not_built
+from salver.serve.declared.config_file import validate_config
+from salver.serve.declared.declared_application import build_declared, why_not_built
 from salver.serve.schema.deploy import ServeApplicationSchema, ServeDeploySchema
 from salver.serve.validation import OptionsError
 

@@ -15,11 +15,12 @@ from typing import Any
 
 from salver.errors import ConfigurationError, SerializationError
 from salver.records import ApplicationSpec, CodeContext, DeploymentId
-from salver.serve.application_settings import ApplicationSettings
-from salver.serve.autoscaling_spec import policy_spec
-from salver.serve.code_context import COMPAT_SETUP
+from salver.serve.building.application_settings import ApplicationSettings
+from salver.serve.building.autoscaling_spec import policy_spec
+from salver.serve.building.code_context import COMPAT_SETUP
+from salver.serve.building.default_runtime_env import under_default_runtime_env
+from salver.serve.building.deployment_spec import deployment_spec
 from salver.serve.deployment import Application, Deployment, constructor_signature
-from salver.serve.deployment_spec import deployment_spec
 from salver.serve.handle import DeploymentHandle
 from salver.serve.validation import OptionsError, did_you_mean
 from salver.wire.payload import dump_definition
@@ -59,7 +60,7 @@ def build_application(
     """
     check_app_name(name)
     check_route_prefix(route_prefix)
-    settings = settings or ApplicationSettings()
+    code, settings = under_default_runtime_env(code, settings or ApplicationSettings())
     graph = _Graph(name)
     ingress = graph.add(target)
     _check_single_asgi_ingress(name, [node.deployment for node in graph.nodes])

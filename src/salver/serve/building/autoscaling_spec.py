@@ -15,9 +15,9 @@ import msgspec
 
 from salver.errors import ConfigurationError, SerializationError
 from salver.records import AutoscalingSpec, CodeContext, PolicySpec
+from salver.serve.building.fingerprint import code_fingerprint
+from salver.serve.building.import_path import import_target
 from salver.serve.config import AggregationFunction, AutoscalingConfig, AutoscalingPolicy
-from salver.serve.fingerprint import code_fingerprint
-from salver.serve.import_path import import_target
 from salver.serve.validation import import_string
 from salver.wire.payload import dump_definition
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from salver.errors import ConfigurationError
 from salver.records import JsonDict
-from salver.serve.config_text import MAX_BYTES, Path, Place, PlainText, TextError, read_plain
+from salver.serve.declared.config_text import MAX_BYTES, Path, Place, PlainText, TextError, read_plain
 from salver.serve.schema.deploy import ServeDeploySchema
 from salver.serve.validation import OptionsError, Problem, dotted
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from statistics import fmean
 
 from salver.controller.policy_messages import Reading
-from salver.serve.autoscaling_context import TimeStampedValue
 from salver.serve.context import ReplicaID
+from salver.serve.policies.autoscaling_context import TimeStampedValue
 
 _MOST_VALUES = 1000
 _AGGREGATES: Mapping[str, Callable[[Iterable[float]], float]] = {"mean": fmean, "max": max, "min": min}

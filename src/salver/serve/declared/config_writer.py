@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
+from salver.serve.building.graph import named_deployments
 from salver.serve.deployment import Application
-from salver.serve.graph import named_deployments
 
 _HEADER = """\
 # Written by `salver build`. Options here win over those in the code; delete those that the code is to decide.

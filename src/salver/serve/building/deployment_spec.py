@@ -11,15 +11,15 @@ import msgspec
 
 from salver.errors import ConfigurationError
 from salver.records import AutoscalingSpec, CodeContext, DeploymentId, DeploymentSpec, JsonDict, Resources
-from salver.serve.application_settings import ApplicationSettings
-from salver.serve.autoscaling_spec import autoscaling_spec, under_application_policy
 from salver.serve.batching.capacity import options_with_room_for_batches
+from salver.serve.building.application_settings import ApplicationSettings
+from salver.serve.building.autoscaling_spec import autoscaling_spec, under_application_policy
+from salver.serve.building.fingerprint import code_fingerprint, stable_definition
+from salver.serve.building.logging_spec import logging_spec
+from salver.serve.building.resources import resources_of
 from salver.serve.deployment import Deployment
-from salver.serve.fingerprint import code_fingerprint, stable_definition
-from salver.serve.logging_spec import logging_spec
 from salver.serve.option_effects import HEAVY_OPTIONS
 from salver.serve.options import DeploymentOptions
-from salver.serve.resources import resources_of
 
 FAILURES_PER_REPLICA = 3
 
@@ -84,7 +84,7 @@ def _shown(options: DeploymentOptions, name: DeploymentId) -> JsonDict:
 def _own_code(options: DeploymentOptions, code: CodeContext, settings: ApplicationSettings) -> CodeContext | None:
     """Where its modules are when it has a ``runtime_env``; None: where the application's are."""
     stated = options.ray_actor_options.runtime_env
-    if not stated:
+    if not stated or settings.in_this_process:
         return None
     from salver.serve.runtime_env import merge_runtime_env, resolve  # few deployments have one
 

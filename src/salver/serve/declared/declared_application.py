@@ -10,12 +10,12 @@ import msgspec
 
 from salver.engine.local.roles import make_importable
 from salver.records import ApplicationSpec, CodeContext, JsonDict
-from salver.serve.application_settings import ApplicationSettings
-from salver.serve.builder import build_from_target
-from salver.serve.code_context import COMPAT_SETUP, code_context
+from salver.serve.building.application_settings import ApplicationSettings
+from salver.serve.building.builder import build_from_target
+from salver.serve.building.code_context import COMPAT_SETUP, code_context
+from salver.serve.building.graph import build_application
+from salver.serve.building.import_path import import_target, raised_by_user, user_traceback
 from salver.serve.config import LoggingConfig
-from salver.serve.graph import build_application
-from salver.serve.import_path import import_target, raised_by_user, user_traceback
 from salver.serve.schema.deploy import ServeApplicationSchema
 
 _MESSAGE_CHARS = 20_000

@@ -16,8 +16,8 @@ from salver.controller.policy_messages import Failure
 from salver.engine.local.roles import make_importable
 from salver.errors import ServeException
 from salver.records import DeploymentId, PolicySpec
-from salver.serve.autoscaling_context import AutoscalingContext
-from salver.serve.import_path import user_traceback
+from salver.serve.building.import_path import user_traceback
+from salver.serve.policies.autoscaling_context import AutoscalingContext
 from salver.wire.payload import load_definition
 
 _SHOWN_CHARS = 200

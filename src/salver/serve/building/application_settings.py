@@ -27,6 +27,7 @@ class ApplicationSettings:
         base: where code is without any ``runtime_env``; None is where the application's is.
         config: the part of the config file, JSON-able; None when code deploys it.
         progress: is told what takes long.
+        in_this_process: its replicas will be objects here, for which no ``runtime_env`` can be made.
     """
 
     logging_config: LoggingConfig | None = None
@@ -37,3 +38,4 @@ class ApplicationSettings:
     base: CodeContext | None = None
     config: JsonDict | None = None
     progress: Callable[[str], None] = _logger.info
+    in_this_process: bool = False

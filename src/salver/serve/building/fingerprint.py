@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import salver
 from salver.records import CodeContext
-from salver.serve.contents import INSTALLED_FOLDERS, hash_of_file, hash_of_folder
+from salver.serve.building.contents import INSTALLED_FOLDERS, hash_of_file, hash_of_folder
 
 _STRINGS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
 _RECALLS = {"BINGET", "LONG_BINGET"}

@@ -1,4 +1,4 @@
-"""A process that runs the autoscaling policies of one application: ``python -m salver.serve.policy_host``.
+"""A process that runs the autoscaling policies of one application: ``python -m salver.serve.policies.policy_host``.
 
 The controller starts it and asks through its standard input and output; it ends, with whatever the policies have
 started, as soon as its input does. What policies print goes to standard error.
@@ -27,11 +27,11 @@ from salver.controller.policy_messages import (
     encode,
 )
 from salver.records import DeploymentId
-from salver.serve.autoscaling_context import AutoscalingContext
-from salver.serve.autoscaling_spec import config_of
+from salver.serve.building.autoscaling_spec import config_of
 from salver.serve.context import ReplicaID
-from salver.serve.hosted_policy import HostedPolicy
-from salver.serve.policy_readings import Readings
+from salver.serve.policies.autoscaling_context import AutoscalingContext
+from salver.serve.policies.hosted_policy import HostedPolicy
+from salver.serve.policies.policy_readings import Readings
 
 
 class PolicyDesk:

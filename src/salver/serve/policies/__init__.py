@@ -1,0 +1,1 @@
+"""Users' autoscaling policies, in the process that runs them."""
