@@ -30,12 +30,15 @@ class CodeContext(Struct, frozen=True):
         cwd: its current folder.
         setup: functions (``module:name``) that a replica calls before it imports user code (``compat`` uses it).
         env_vars: environment variables that it sets before that.
+        sources: the user's modules as they were when the application was built, packed; empty to import what is on
+            disk (``engine.local.source_finder``).
     """
 
     sys_path: tuple[str, ...] = ()
     cwd: str = ""
     setup: tuple[str, ...] = ()
     env_vars: dict[str, str] = {}
+    sources: bytes = b""
 
 
 class Resources(Struct, frozen=True):

@@ -117,9 +117,12 @@ def test_a_manager_that_is_gone_is_no_trouble(salver_start: Start) -> None:
 # --- sockets ----------------------------------------------------------------------------------------------
 
 ACTIVATE = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": sys.argv[2]}
+import fcntl, os, sys
+numbers, names = sys.argv[1].split(","), sys.argv[2]
+copies = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 50) for number in numbers]  # out of the way of 3 and those after it
+for place, copy in enumerate(copies, start=3):
+    os.dup2(copy, place)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(numbers)), "LISTEN_FDNAMES": names}
 os.execv(sys.argv[3], sys.argv[3:])
 """
 
@@ -138,19 +141,24 @@ class Activated(NamedTuple):
 
 @pytest.fixture
 def activate(tmp_path: Path, runtime_folder: Path) -> Generator[Callable[..., Activated]]:
-    """``activate(listening, "run", ...)``: the command as a service manager starts it, with that socket."""
+    """``activate(listening, "run", ...)``: the command as a service manager starts it, with that socket.
+
+    ``admin``: another one, for the control API.
+    """
     started: list[Activated] = []
 
-    def start(listening: socket.socket, *argv: str, name: str = "salver.socket") -> Activated:
+    def start(listening: socket.socket, *argv: str, admin: socket.socket | None = None) -> Activated:
         folder = runtime_folder / "a"
         folder.mkdir(mode=0o700, exist_ok=True)
         said = tmp_path / "said"
+        passed = {"salver.socket": listening.fileno()} | ({"admin": admin.fileno()} if admin else {})
+        numbers, names = ",".join(map(str, passed.values())), ":".join(passed)
         with said.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-c", ACTIVATE, str(listening.fileno()), name, *command_line(("salver", *argv))],
+                [sys.executable, "-c", ACTIVATE, numbers, names, *command_line(("salver", *argv))],
                 cwd=tmp_path,
                 env={**os.environ, "XDG_RUNTIME_DIR": str(folder)},
-                pass_fds=[listening.fileno()],
+                pass_fds=passed.values(),
                 stdin=subprocess.DEVNULL,
                 stderr=output,
             )
@@ -177,6 +185,18 @@ def test_it_serves_on_the_socket_that_it_was_passed(activate: Callable[..., Acti
     assert "--host and --port have no effect" in activated.said.read_text()
     with socket.create_connection(listening.getsockname()):
         pass  # the manager's own socket still listens: clients wait for the next start
+
+
+def test_the_control_api_has_a_socket_of_its_own(activate: Callable[..., Activated]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as admin:
+        port = admin.getsockname()[1]
+        activated = activate(socket.create_server(("127.0.0.1", 0)), "start", "--foreground", admin=admin)
+        eventually("it serves", lambda: f"· {activated.url}" in activated.said.read_text(), 60)
+        assert f"Control API at http://127.0.0.1:{port}/, with the token in" in activated.said.read_text()
+        assert get(f"http://127.0.0.1:{port}/api/v1/status").status == 401
+        assert get(f"{activated.url}api/v1/status").status == 404
+        activated.process.terminate()
+        assert activated.process.wait(WITHIN_S) == 0
 
 
 def test_a_socket_that_does_not_listen_is_refused(activate: Callable[..., Activated]) -> None:

@@ -141,7 +141,7 @@ def test_an_update_without_room_for_both_stops_the_old_one_first() -> None:
 
 
 def test_an_update_that_can_never_have_room_stops_nothing() -> None:
-    scene = scene_with(2)
+    scene = scene_with(2, Capacity(num_cpus=4))
     commands = scene.deploy(deployment_spec(version="v2", num_replicas=2, resources=Resources(num_gpus=1)))
     assert (starts(commands), drains(commands)) == ([], [])
     scene.wait(60)

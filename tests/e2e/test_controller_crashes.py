@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator
+from typing import Self
 
 import pytest
 from versioned import Second, Versioned
@@ -44,7 +45,7 @@ class Operator:
         self.wanted = (0, "")
         self.error: BaseException | None = None
 
-    def __enter__(self) -> Operator:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -102,7 +103,7 @@ def test_requests_and_replicas_outlive_every_controller(instance: OwnInstance) -
             crashes += 1
             eventually(
                 "another controller has taken over and found the replicas",
-                lambda: found_by_another(instance, controller, replicas),
+                lambda dead=controller: found_by_another(instance, dead, replicas),
                 BACK_WITHIN_S,
             )
             print(f"crash {crashes}: back after {time.monotonic() - killed_at:.2f} s")

@@ -23,6 +23,8 @@ from salver.data.load_board import create_load_board
 from salver.engine.local.client import LocalEngine
 from salver.engine.local.instance import Instance, create_instance
 from salver.engine.local.log_folder import prepare_logs
+from salver.engine.local.pulse import answer
+from salver.engine.local.settings import ControllerStart, Listening
 from salver.engine.local.supervisor import Supervisor
 from salver.records import LoggingSpec
 
@@ -39,9 +41,13 @@ def main(result: Path, run: Callable[[Instance, bytes, socket.socket], Coroutine
     prepare_logs(instance, LoggingSpec(), on_terminal=False, as_service=False)
     lifeline, _held = os.pipe()
 
-    def run_suite(instance: Instance, key: bytes, link: socket.socket, *_others: object) -> None:
+    async def answering(start: ControllerStart) -> object:
+        answer(start.pulse)
+        return await run(start.instance, start.key, start.link)
+
+    def run_suite(start: ControllerStart) -> None:
         try:
-            outcome = f"passed {asyncio.run(run(instance, key, link))}"
+            outcome = f"passed {asyncio.run(answering(start))}"
         except BaseException:
             outcome = traceback.format_exc()
         result.write_text(outcome)
@@ -49,9 +55,7 @@ def main(result: Path, run: Callable[[Instance, bytes, socket.socket], Coroutine
 
     Supervisor(
         instance,
-        http=[],
-        control=socket.socket(socket.AF_UNIX),
-        routing=socket.socket(socket.AF_UNIX),
+        listening=Listening([], socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)),
         proxies=0,
         lifeline=lifeline,
         lock=lock,

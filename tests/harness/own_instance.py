@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
-
-import psutil
+from typing import Any, Self
 
 from harness.processes import by_role
 from harness.waiting import eventually
@@ -60,9 +60,7 @@ class OwnInstance:
     ) -> None:
         """Say what is wanted, and do not wait for it."""
         settings = ApplicationSettings(external_scaler_enabled=external_scaler)
-        spec = build_application(
-            target, name=name, route_prefix=route_prefix, code=code_context(), settings=settings
-        )
+        spec = build_application(target, name=name, route_prefix=route_prefix, code=code_context(), settings=settings)
         self.control.deploy(spec)
 
     def application(self, name: str = "default") -> ApplicationView | None:
@@ -96,10 +94,26 @@ class OwnInstance:
 
         eventually("every replica process runs and is known", as_told, SETTLED_WITHIN_S)
 
-    def descriptors(self) -> dict[str, int]:
-        """How many descriptors the processes of each role hold, together; sockets and memfds are among them."""
-        roles = by_role(self.supervisor_pid)
-        return {role: sum(psutil.Process(pid).num_fds() for pid in pids) for role, pids in roles.items()}
+    def descriptors(self) -> Counter[tuple[str, str]]:
+        """How many descriptors of each kind the processes of each role hold, together, log files aside."""
+        found: Counter[tuple[str, str]] = Counter()
+        for role, pids in by_role(self.supervisor_pid).items():
+            for pid in pids:
+                found.update((role, kind) for kind in _kinds(pid))
+        return found
+
+
+def _kinds(pid: int) -> list[str]:
+    """What its descriptors lead to, without what makes each unique: ``socket``, ``memfd``, ``stack``."""
+    kinds: list[str] = []
+    for entry in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{entry}")
+        except FileNotFoundError:
+            continue  # closed meanwhile
+        if not target.endswith(".log"):  # opened when there is something to say
+            kinds.append(re.split(r"[-:.]", os.path.basename(target))[0])
+    return kinds
 
 
 @contextmanager
@@ -128,7 +142,7 @@ class FewestServing:
         self._thread = threading.Thread(target=self._watch, name=f"watch {deployment}")
         self.fewest: int | None = None
 
-    def __enter__(self) -> FewestServing:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

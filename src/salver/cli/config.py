@@ -30,7 +30,8 @@ def config(name: str | None, schema: bool, as_json: bool, instance: str | None) 
         return
     import msgspec
 
-    applications = {view.name: view.config for view in control_of(instance).status().applications}
+    views = sorted(control_of(instance).status().applications, key=lambda view: view.name)
+    applications = {view.name: view.config for view in views}
     if name is not None and name not in applications:
         fail(f"There is no application '{name}'.", 1)
     chosen = [each for key, each in applications.items() if each is not None and name in {None, key}]

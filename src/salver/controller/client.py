@@ -15,7 +15,10 @@ from salver.records import ApplicationSpec, JsonDict
 from salver.views import ApplicationView, Happening
 
 _INSTANCE = "/api/serve/applications/"
-_TIMEOUT_S = 90.0
+_ANSWERS_WITHIN_S = 20.0
+"""Beside what it is asked to wait for. One that does not is replaced before that time is over."""
+
+_CHECKS_WITHIN_S = 60.0
 _AWAY_AT_MOST_S = 5.0
 
 
@@ -57,7 +60,8 @@ class ControlClient:
 
     Raises (all methods):
         ControlRefused: the request is wrong; ``status`` says how.
-        ControlUnreachable: no controller answers within 5 s.
+        ControlUnreachable: no controller answers: within 5 s, where it is gone, else within 20 s beside what it is
+            asked to wait for.
     """
 
     def __init__(self, control_socket: Path) -> None:
@@ -68,7 +72,7 @@ class ControlClient:
 
     def delete(self, name: str, wait_s: float) -> bool:
         """Whether it was gone within ``wait_s`` seconds."""
-        answer = self._request("DELETE", f"{_application(name)}?wait_s={wait_s}")
+        answer = self._request("DELETE", f"{_application(name)}?wait_s={wait_s}", wait_s=wait_s)
         return bool(msgspec.json.decode(answer)["gone"])
 
     def status(self) -> StatusAnswer:
@@ -76,13 +80,14 @@ class ControlClient:
 
     def wait_settled(self, name: str, wait_s: float) -> ApplicationView | None:
         """The application once it runs or has failed, or as it is after ``wait_s`` seconds; None when unknown."""
-        answer = self._request("GET", f"/api/v1/status?settled={quote(name, safe='')}&wait_s={wait_s}")
+        target = f"/api/v1/status?settled={quote(name, safe='')}&wait_s={wait_s}"
+        answer = self._request("GET", target, wait_s=wait_s)
         status = msgspec.json.decode(answer, type=StatusAnswer)
         return next((view for view in status.applications if view.name == name), None)
 
     def declare(self, config: JsonDict) -> tuple[str, ...]:
         """Deploy a config, given as its JSON object; its warnings, as soon as it is accepted, before it is built."""
-        answer = self._request("PUT", _INSTANCE, msgspec.json.encode(config))
+        answer = self._request("PUT", _INSTANCE, msgspec.json.encode(config), wait_s=_CHECKS_WITHIN_S)
         return tuple(msgspec.json.decode(answer)["warnings"])
 
     def details(self, api_type: str | None = None) -> JsonDict:
@@ -116,13 +121,16 @@ class ControlClient:
             app, deployment: only what concerns these; empty for all.
         """
         query = urlencode({"after": after, "wait_s": wait_s, "app": app, "deployment": deployment})
-        answer = self._request("GET", f"/api/v1/events?{query}")
+        answer = self._request("GET", f"/api/v1/events?{query}", wait_s=wait_s)
         return msgspec.json.decode(answer, type=EventsAnswer).events
 
-    def _request(self, method: str, target: str, body: bytes | None = None, *, once: bool = False) -> bytes:
+    def _request(
+        self, method: str, target: str, body: bytes | None = None, *, wait_s: float = 0.0, once: bool = False
+    ) -> bytes:
         """The answer's body.
 
         Args:
+            wait_s: how long the controller may wait for something before it answers.
             once: what was sent is not sent again, for it may have been done.
         """
         from salver.controller.unix_http import exchange  # not before it is needed: most replicas never ask
@@ -130,7 +138,7 @@ class ControlClient:
         deadline = time.monotonic() + _AWAY_AT_MOST_S
         while True:
             try:
-                status, data = exchange(self._path, method, target, body, _TIMEOUT_S)
+                status, data = exchange(self._path, method, target, body, wait_s + _ANSWERS_WITHIN_S)
             except FileNotFoundError as error:
                 raise ControlUnreachable("The instance is gone.") from error
             except ConnectionRefusedError as error:
@@ -148,7 +156,10 @@ class ControlClient:
 
     def _wait_for_the_next(self, deadline: float, error: OSError) -> None:
         if time.monotonic() > deadline:
-            raise ControlUnreachable(f"The controller does not answer: {error}") from error
+            raise ControlUnreachable(
+                f"The controller does not answer ({error}). Requests are served as before. Its log may say why: "
+                f"{self._path.parent}/logs/"
+            ) from error
         time.sleep(0.05)
 
 

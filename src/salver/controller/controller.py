@@ -34,6 +34,7 @@ from salver.control.events import (
 )
 from salver.controller.checkpoint import Checkpoint
 from salver.controller.demand import LoadWatch
+from salver.controller.failpoints import Failpoint, reach
 from salver.controller.history import History
 from salver.controller.metrics_store import MetricsStore
 from salver.controller.operations import Operations
@@ -272,9 +273,13 @@ class Controller:
 
     def _carry_out(self, command: Command) -> None:
         if isinstance(command, Publish):
+            reach(Failpoint.BEFORE_PUBLISH)
             self.publisher.publish(command.snapshot)
+            reach(Failpoint.AFTER_PUBLISH)
         elif isinstance(command, SaveTarget):
+            reach(Failpoint.BEFORE_SAVE)
             self._save(command.target)
+            reach(Failpoint.AFTER_SAVE)
             self._policies.watch(command.target.applications)
         elif isinstance(command, Note):
             self.history.add(command.happening)
@@ -309,6 +314,7 @@ class Controller:
         if self._early_events is not None:  # a replica that dies while we take over: Recover comes first
             self._early_events.append(event)
         elif isinstance(event, Started):
+            reach(Failpoint.AFTER_START)
             process = event.process
             self.handle(ProcessStarted(process.replica_id, process.pid, process.address))
         elif isinstance(event, NotStarted):

@@ -25,6 +25,7 @@ import msgspec
 from salver.controller.build_messages import Accepted, BuildMessage, BuildRequest, Built, Failed, Invalid, Progress
 from salver.controller.build_process import BuildProcess
 from salver.controller.declared_state import BuildState, DeclaredFile, DeclaredState
+from salver.controller.failpoints import Failpoint, reach
 from salver.controller.refusals import ConfigRefused, PrefixTaken
 from salver.errors import ServeException
 from salver.records import ApplicationSpec, CodeContext, JsonDict
@@ -123,6 +124,7 @@ class Declarations:
                 if isinstance(error, OSError):
                     raise ServeException(f"the config cannot be saved: {error}") from error
                 raise
+            reach(Failpoint.DECLARED)
             # From here on nothing waits: whoever asked may be gone, and half a declaration must not be left.
             self._state = state
             self._carry_out(job, checked=True)

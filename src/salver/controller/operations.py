@@ -18,6 +18,7 @@ from salver.control.events import (
     StartReplica,
 )
 from salver.controller.constructors import Constructors
+from salver.controller.failpoints import Failpoint, reach
 from salver.controller.health import HealthChecks
 from salver.controller.liveness import Liveness
 from salver.controller.metrics_store import MetricsStore
@@ -172,6 +173,7 @@ class Operations:
             gpus=command.gpus,
             logging=spec.logging,
         )
+        reach(Failpoint.BEFORE_START)
         self._engine.start(process)
 
     async def _initialize(self, command: InitializeReplica) -> None:
@@ -180,6 +182,7 @@ class Operations:
             return
         if self._liveness is not None:
             self._liveness.watch(command.replica_id, known.slot)
+        reach(Failpoint.BEFORE_INITIALIZE)
         await self._constructors.construct(command)
         if known.constructed.checks_health and self._known.get(command.replica_id) is known:
             self._health.watch(command.replica_id, command.deployment)
@@ -195,6 +198,7 @@ class Operations:
         if self._known.get(replica_id) is not None:
             where = await self._engine.where(replica_id)  # afterwards nobody can tell
             logger.warning("replica %s is killed%s", replica_id, f"; it is at\n{where}" if where else "")
+        reach(Failpoint.BEFORE_KILL)
         self._engine.kill(replica_id)
 
     async def _drain(self, command: DrainReplica) -> None:
@@ -202,6 +206,7 @@ class Operations:
         try:
             async with asyncio.timeout(_REACHED_WITHIN_S):
                 await self._client(command.replica_id, command.address).ask(Drain())
+            reach(Failpoint.AFTER_DRAIN)
         except (ReplicaGone, ReplicaRefused, TimeoutError):
             pass  # it is gone already, or its deadline will kill it
 

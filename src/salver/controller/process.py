@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
-from collections.abc import Sequence
 
 from salver.controller.api import ControlServer
 from salver.controller.checkpoint import FileCheckpoint
@@ -16,37 +14,24 @@ from salver.data.channel import connect_unix
 from salver.data.load_board import LoadBoard
 from salver.engine.local.admin_token import valid_tokens
 from salver.engine.local.client import LocalEngine
-from salver.engine.local.instance import Instance, ask_to_end
-from salver.records import Capacity
+from salver.engine.local.instance import ask_to_end
+from salver.engine.local.pulse import answer
+from salver.engine.local.settings import ControllerStart
 
 
-async def main(
-    instance: Instance,
-    key: bytes,
-    link: socket.socket,
-    control: socket.socket,
-    routing: socket.socket,
-    epoch: int,
-    admin: Sequence[socket.socket],
-    capacity: Capacity,
-) -> None:
-    """Run until SIGTERM, or until the supervisor lets go.
-
-    Args:
-        link: to the supervisor.
-        control, routing: sockets that listen for the control API and for subscribers.
-        admin: sockets that listen for the control API on TCP.
-        capacity: what replicas can reserve.
-    """
+async def main(start: ControllerStart) -> None:
+    """Run until SIGTERM, or until the supervisor lets go. Raises StartupError when what is saved cannot be read."""
+    instance = start.instance
+    answer(start.pulse)
     terminated = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, terminated.set)
     controller = Controller(
-        engine=LocalEngine(link, instance.folder, on_lost=terminated.set, capacity=capacity),
-        checkpoint=FileCheckpoint(instance.state, epoch),
+        engine=LocalEngine(start.link, instance.folder, on_lost=terminated.set, capacity=start.capacity),
+        checkpoint=FileCheckpoint(instance.state, start.epoch),
         connect=connect_unix,
-        key=key,
-        epoch=epoch,
+        key=start.key,
+        epoch=start.epoch,
         board=LoadBoard(instance.board),
         folder=instance.folder,
     )
@@ -60,7 +45,7 @@ async def main(
     )
     await controller.start()
     declarations.start()
-    publishing = await loop.create_unix_server(controller.publisher.accept, sock=routing)
+    publishing = await loop.create_unix_server(controller.publisher.accept, sock=start.listening.routing)
     api = ControlServer(
         controller,
         instance.info,
@@ -69,7 +54,7 @@ async def main(
         tokens=lambda: valid_tokens(instance),
         configs=declarations,
     )
-    serving = asyncio.create_task(api.serve(control, admin))
+    serving = asyncio.create_task(api.serve(start.listening.control, start.listening.admin))
     stopped = asyncio.create_task(terminated.wait())
     await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()

@@ -15,10 +15,10 @@ _MOST_PATH = 2048
 EndedRequest = tuple[float, str, bytes, int, float, str, str, str, str]
 """A request that has its end.
 
-When, on the clock of ``time.monotonic``; method; path as sent, without the query; status (101 for a WebSocket that has
-been closed, 499 when the client left before); seconds from its head to the end of its answer; request id; application
-and route prefix, empty where none matched; the client's address, where clients are shown. A tuple, because one is made
-for every request.
+When, on the clock of ``time.monotonic``; method; path as sent, without the query; status (101 for a WebSocket that
+has been closed, 499 when the client left before); seconds from its head to the end of its answer; request id;
+application and route prefix, empty where none matched; the client's address, where clients are shown.
+A tuple, because one is made for every request.
 """
 
 
@@ -31,15 +31,26 @@ class TextLines:
         self._tails: dict[tuple[str, str], str] = {}
         """How lines end, by application and route."""
 
-    def line(self, request: EndedRequest) -> str:
-        at, method, path, status, seconds, request_id, app, route, client = request
-        tail = self._tails.get((app, route)) or self._new_tail(app, route)
-        if status == _CLIENT_LEFT:
-            tail = f"ms: the client left{tail[2:]}"
-        if client:
-            tail = f"{tail[:-1]} client={client}\n"
-        stamp = self._clock.stamp(at)
-        return f"INFO {stamp} {self._who} {request_id} -- {method} {_shown(path)} {status} {seconds * 1000:.1f}{tail}"
+    def lines(self, requests: list[EndedRequest]) -> str:
+        """One loop over everything, without calls: half of the time."""
+        who, tails = self._who, self._tails
+        made: list[str] = []
+        tick = -1
+        stamp = ""
+        for at, method, path, status, seconds, request_id, app, route, client in requests:
+            if int(at * 1000) != tick:
+                tick = int(at * 1000)
+                stamp = self._clock.stamp(at)
+            shown = path.decode("latin-1")
+            if not shown.isprintable() or len(shown) > _MOST_PATH:
+                shown = escaped(shown[:_MOST_PATH])
+            tail = tails.get((app, route)) or self._new_tail(app, route)
+            if status == _CLIENT_LEFT:
+                tail = f"ms: the client left{tail[2:]}"
+            if client:
+                tail = f"{tail[:-1]} client={client}\n"
+            made.append(f"INFO {stamp} {who} {request_id} -- {method} {shown} {status} {seconds * 1000:.1f}{tail}")
+        return "".join(made)
 
     def _new_tail(self, app: str, route: str) -> str:
         about = "".join(
@@ -56,17 +67,32 @@ class JsonLines:
         self._who = f'"component_name":"{component}","component_id":"{identity}"'
         self._tails: dict[tuple[str, str], str] = {}
 
-    def line(self, request: EndedRequest) -> str:
-        at, method, path, status, seconds, request_id, app, route, client = request
-        tail = self._tails.get((app, route)) or self._new_tail(app, route)
-        shown = _quoted(_shown(path))
-        ms = seconds * 1000
-        where = f',"client":"{client}"' if client else ""
-        return (
-            f'{{"asctime":"{self._clock.stamp(at)}","levelname":"INFO","message":"{method} {shown} {status} {ms:.1f}ms",'
-            f'{self._who},"request_id":"{_quoted(request_id)}","method":"{method}","path":"{shown}",'
-            f'"status":{status},"latency_ms":{ms:.3f}{where}{tail}'
-        )
+    def lines(self, requests: list[EndedRequest]) -> str:
+        """As for text."""
+        who, tails = self._who, self._tails
+        made: list[str] = []
+        tick = -1
+        stamp = ""
+        for at, method, path, status, seconds, request_id, app, route, client in requests:
+            if int(at * 1000) != tick:
+                tick = int(at * 1000)
+                stamp = self._clock.stamp(at)
+            shown = path.decode("latin-1")
+            if not shown.isprintable() or len(shown) > _MOST_PATH:
+                shown = escaped(shown[:_MOST_PATH])
+            if '"' in shown or "\\" in shown:
+                shown = _quoted(shown)
+            if '"' in request_id or "\\" in request_id:
+                request_id = _quoted(request_id)
+            tail = tails.get((app, route)) or self._new_tail(app, route)
+            where = f',"client":"{client}"' if client else ""
+            ms = seconds * 1000
+            made.append(
+                f'{{"asctime":"{stamp}","levelname":"INFO","message":"{method} {shown} {status} {ms:.1f}ms",'
+                f'{who},"request_id":"{request_id}","method":"{method}","path":"{shown}",'
+                f'"status":{status},"latency_ms":{ms:.3f}{where}{tail}'
+            )
+        return "".join(made)
 
     def _new_tail(self, app: str, route: str) -> str:
         about = "".join(
@@ -76,22 +102,13 @@ class JsonLines:
 
 
 class _Clock:
-    """Wall-clock times of moments that a monotonic clock has measured, one millisecond at a time."""
+    """Wall-clock times of moments that a monotonic clock has measured."""
 
     def __init__(self) -> None:
-        self._tick = -1
         self._second = -1
         self._date = ""
-        self._stamp = ""
 
     def stamp(self, at: float) -> str:
-        tick = int(at * 1000)
-        if tick != self._tick:
-            self._tick = tick
-            self._stamp = self._new_stamp(at)
-        return self._stamp
-
-    def _new_stamp(self, at: float) -> str:
         now = at + time.time() - time.monotonic()  # each time: the wall clock may be set
         second = int(now)
         if second != self._second:
@@ -107,11 +124,6 @@ def _keep(tails: dict[tuple[str, str], str], app: str, route: str, tail: str) ->
     return tail
 
 
-def _shown(path: bytes) -> str:
-    shown = path.decode("latin-1")
-    return shown if shown.isprintable() and len(shown) <= _MOST_PATH else escaped(shown[:_MOST_PATH])
-
-
 def _quoted(text: str) -> str:
     """What is between the quotes of a string in JSON."""
-    return msgspec.json.encode(text).decode()[1:-1] if '"' in text or "\\" in text else text
+    return msgspec.json.encode(text).decode()[1:-1]

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-import selectors
 import socket
 from collections.abc import Callable
 
 from salver.engine.local.link import MessageReader, ToController, ToSupervisor, encode_message
+from salver.engine.local.selector_loop import SelectorLoop
 
 
 class ControllerLink:
     """One socket pair per controller; between two controllers there is none.
 
     Args:
-        selector: watches our end; its data is called when there is something to read.
+        loop: watches our end.
         obey: told of each message.
     """
 
-    def __init__(self, selector: selectors.BaseSelector, obey: Callable[[ToSupervisor], None]) -> None:
-        self._selector = selector
+    def __init__(self, loop: SelectorLoop, obey: Callable[[ToSupervisor], None]) -> None:
+        self._loop = loop
         self._obey = obey
         self._socket: socket.socket | None = None
         self._reader: MessageReader[ToSupervisor] = MessageReader(ToSupervisor)
 
-    def open(self) -> tuple[socket.socket, socket.socket]:
-        """A new pair: our end, which the new controller must not keep, and the controller's, which we must not."""
+    def open(self) -> socket.socket:
+        """A new pair; the controller's end of it, which we must not keep when the controller is forked."""
         self.drop()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)  # a controller that has stopped reading must not stop us too
         self._socket = ours
         self._reader = MessageReader(ToSupervisor)
-        self._selector.register(ours, selectors.EVENT_READ, self._read)
-        return ours, theirs
-
-    @property
-    def socket(self) -> socket.socket | None:
-        """Our end, while there is a controller."""
-        return self._socket
+        self._loop.watch(ours, self._read)
+        return theirs
 
     def tell(self, message: ToController) -> None:
         """Events for a controller that is away are not kept: its successor asks what runs.
@@ -52,13 +47,12 @@ class ControllerLink:
     def drop(self) -> None:
         """The controller is gone. May be called twice."""
         if self._socket is not None:
-            self._selector.unregister(self._socket)
+            self._loop.forget(self._socket)
             self._socket.close()
             self._socket = None
 
     def _read(self) -> None:
-        if self._socket is None:  # dropped a moment ago, for something else that was noticed at the same time
-            return
+        assert self._socket is not None
         try:
             data = self._socket.recv(256 * 1024)
         except ConnectionError:

@@ -11,7 +11,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -32,9 +32,12 @@ from salver.engine.interface import ReplicaProcess
 from salver.engine.local.client import stack_file
 from salver.engine.local.instance import Instance
 from salver.engine.local.log_folder import logging_of
+from salver.engine.local.pulse import answer
 from salver.engine.local.reservation import announce_reservation
-from salver.errors import ConfigurationError
-from salver.records import Capacity, CodeContext, LoggingSpec
+from salver.engine.local.settings import ControllerStart
+from salver.engine.local.source_finder import import_from
+from salver.errors import ConfigurationError, StartupError
+from salver.records import CodeContext, LoggingSpec
 from salver.telemetry.access_log import AccessLog
 from salver.telemetry.logs import ProcessLog, configure_logging
 from salver.telemetry.metrics import registry
@@ -43,17 +46,21 @@ from salver.wire.messages import PROTOCOL_VERSION, Hello
 
 logger = logging.getLogger("salver.engine")
 
+_CANNOT_START = 3
+
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
 """``${NAME}`` in a variable of the user's: what NAME was before, or nothing."""
 
 
-def run_proxy(instance: Instance, key: bytes, sockets: list[socket.socket], options: ProxyOptions) -> None:
-    """The HTTP ingress, on sockets that listen already."""
+def run_proxy(
+    instance: Instance, key: bytes, sockets: list[socket.socket], options: ProxyOptions, pulse: socket.socket
+) -> None:
+    """The HTTP ingress, on sockets that listen already; the supervisor asks on ``pulse`` whether it answers."""
     log = start_logging(instance, "proxy", str(os.getpid()))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one descriptor a client: the usual 1,024 are few
     try:
-        uvloop.run(_proxy(instance, key, sockets, options, log.access_log()))
+        uvloop.run(_proxy(instance, key, sockets, options, pulse, log.access_log()))
     except ConfigurationError as error:  # it was in order at launch: what the options name has changed since then
         logger.error("the proxy cannot start: %s", error)  # noqa: TRY400 - where we noticed helps nobody
         sys.exit(1)
@@ -64,9 +71,11 @@ async def _proxy(
     key: bytes,
     sockets: list[socket.socket],
     options: ProxyOptions,
+    pulse: socket.socket,
     access_log: AccessLog | None,
 ) -> None:
     terminated = on_sigterm()
+    answer(pulse)
     proxy = Proxy(
         connect=connect_unix,
         controller_address=instance.routing_address,
@@ -141,25 +150,21 @@ def start_logging(instance: Instance, component: str, identity: str, spec: Loggi
     return log
 
 
-RunController = Callable[
-    [Instance, bytes, socket.socket, socket.socket, socket.socket, int, Sequence[socket.socket], Capacity], None
-]
+RunController = Callable[[ControllerStart], None]
 
 
-def run_controller(
-    instance: Instance,
-    key: bytes,
-    link: socket.socket,
-    control: socket.socket,
-    routing: socket.socket,
-    epoch: int,
-    admin: Sequence[socket.socket],
-    capacity: Capacity,
-) -> None:
-    """The controller; imported by name, for it is a layer above this one."""
-    start_logging(instance, "controller", str(os.getpid()))
-    main: Callable[..., Coroutine[Any, Any, None]] = import_module("salver.controller.process").main
-    uvloop.run(main(instance, key, link, control, routing, epoch, admin, capacity))
+def run_controller(start: ControllerStart) -> None:
+    """The controller; imported by name, for it is a layer above this one.
+
+    Without what is saved it does not begin: it would take all that runs for unwanted. Requests are served meanwhile.
+    """
+    start_logging(start.instance, "controller", str(os.getpid()))
+    main: Callable[[ControllerStart], Coroutine[Any, Any, None]] = import_module("salver.controller.process").main
+    try:
+        uvloop.run(main(start))
+    except StartupError as error:
+        logger.error("the controller cannot start: %s", error)  # noqa: TRY400 - where we noticed helps nobody
+        sys.exit(_CANNOT_START)
 
 
 def make_importable(code: CodeContext) -> None:
@@ -170,6 +175,7 @@ def make_importable(code: CodeContext) -> None:
         os.chdir(code.cwd)
     own = [entry for entry in sys.path if entry not in code.sys_path]
     sys.path[:] = [*code.sys_path, *own]
+    import_from(code.sources)
     for place in code.setup:
         module, _, name = place.partition(":")
         getattr(import_module(module), name)()

@@ -27,6 +27,10 @@ class ServiceManager:
         self._count = int(count) if for_pid == str(os.getpid()) and count.isdecimal() else 0
         self._names = names.split(":")
 
+    @property
+    def exists(self) -> bool:
+        return bool(self._news or self._count)
+
     def tell(self, *news: str) -> None:
         """``READY=1``, ``STOPPING=1``, ``STATUS=...``. A manager that does not listen is none of our troubles."""
         if not self._news.startswith(("/", "@")):

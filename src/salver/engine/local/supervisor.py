@@ -1,9 +1,12 @@
-"""The supervisor: forks every other process of an instance, and ends them.
+"""The supervisor: what runs of an instance, and in which order it ends.
 
 It is small on purpose. No user code, no network input, no threads and no event loop (a ``selectors`` loop), so that
 ``fork`` is safe at any time; what children need is imported here, once, so that a child starts in milliseconds and
 shares the memory. It owns the listening sockets: a proxy or controller that dies leaves
 the connections that wait to be accepted to its successor.
+
+It starts the controller and the proxies again when they end, and kills those that do not answer (``pulse``); replicas
+it only starts and kills when the controller says so.
 
 It ends with its last reason to live: the process that started it (watched by pidfd and by a pipe), or SIGTERM. On
 SIGTERM proxies finish what they have, then the controller stops deciding, then replicas finish; a second SIGTERM ends
@@ -14,62 +17,36 @@ from __future__ import annotations
 
 import gc
 import os
-import selectors
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import msgspec
-from msgspec.structs import replace
 from setproctitle import setproctitle
 
-from salver.data.http.options import DEFAULT_PROXY_OPTIONS, ProxyOptions
-from salver.data.load_board import SLOTS, clear_slot
-from salver.engine.interface import Exited, NotStarted, ReplicaProcess, Started
-from salver.engine.local.client import stack_file
+from salver.engine.interface import Exited
+from salver.engine.local.children import Child, Children
 from salver.engine.local.controller_link import ControllerLink
 from salver.engine.local.instance import Instance
-from salver.engine.local.link import (
-    DumpStack,
-    KillProcess,
-    ListProcesses,
-    ProcessList,
-    StartProcess,
-    ToSupervisor,
-)
+from salver.engine.local.link import DumpStack, KillProcess, ListProcesses, ProcessList, StartProcess, ToSupervisor
 from salver.engine.local.log_folder import say_as_supervisor
-from salver.engine.local.oom import OOMKills
-from salver.engine.local.orphans import Marks, kill_orphans
-from salver.engine.local.process import become_subreaper, end_children, exit_cause, fork, kill_group
+from salver.engine.local.process import become_subreaper, end_children
+from salver.engine.local.pulse import SILENT_S, Pulse
+from salver.engine.local.replica_children import ReplicaChildren
 from salver.engine.local.restart import Restart
-from salver.engine.local.roles import RunController, run_controller, run_proxy, run_replica
-from salver.engine.local.settings import DEFAULT_SETTINGS, InstanceSettings
+from salver.engine.local.roles import RunController, run_controller, run_proxy
+from salver.engine.local.selector_loop import SelectorLoop
+from salver.engine.local.settings import DEFAULT_SETTINGS, ControllerStart, InstanceSettings, Listening
 from salver.engine.local.stacks import ask_main_thread, ask_running_thread
-from salver.records import Capacity
 
 _GRACE_S = 21.0
-_CRASHES = frozenset(f"killed by SIG{name}" for name in ("SEGV", "ABRT", "BUS", "FPE", "ILL"))
-_STACK_CHARACTERS = 8000
+_AGAIN_S = 1.0
 _STOP_ORDER = ("proxy", "controller", "replica")
-
-
-class Child:
-    """A forked process. ``replica`` is None for the controller and the proxies."""
-
-    def __init__(
-        self, role: str, pid: int, mark: int, number: int = 0, replica: ReplicaProcess | None = None
-    ) -> None:
-        self.role = role
-        self.pid = pid
-        self.mark = mark
-        self.number = number
-        self.replica = replica
-        self.killed = False
-        self.started_at = time.monotonic()
 
 
 class Supervisor:
@@ -77,313 +54,192 @@ class Supervisor:
 
     Args:
         instance: its folder.
-        http: sockets that listen for clients; control, routing: that listen for our own processes.
+        listening: its sockets.
         proxies: how many proxies share the HTTP sockets.
         lifeline: end of a pipe whose other end the starting process holds.
+        lock: descriptor of the folder's lock.
+        starter: pid of the starting process; 0 when the instance is to outlive it.
+        settings: for all processes, the restarted ones too.
         controller: what the controller's process runs.
-        starter: pid of the starting process.
-        proxy_options: for every proxy, the restarted ones too.
-        admin: sockets that listen for the control API on TCP.
-        capacity: what replicas can reserve of this machine.
     """
 
     def __init__(
         self,
         instance: Instance,
         *,
-        http: list[socket.socket],
-        control: socket.socket,
-        routing: socket.socket,
+        listening: Listening,
         proxies: int,
         lifeline: int,
         lock: int,
         starter: int,
-        proxy_options: ProxyOptions = DEFAULT_PROXY_OPTIONS,
-        admin: Sequence[socket.socket] = (),
-        capacity: Capacity = DEFAULT_SETTINGS.capacity,
+        settings: InstanceSettings = DEFAULT_SETTINGS,
         controller: RunController = run_controller,
     ) -> None:
         self._instance = instance
         self._key = instance.key()
-        self._http = http
-        self._control = control
-        self._routing = routing
+        self._listening = listening
         self._proxies = proxies
         self._lifeline = lifeline
         self._lock = lock
         self._starter = starter
-        self._proxy_options = proxy_options
-        self._admin = admin
-        self._capacity = capacity
+        self._settings = settings
         self._run_controller = controller
-        self._children: dict[int, Child] = {}
-        self._replicas: dict[str, Child] = {}
+        self._loop = SelectorLoop()
+        self._link = ControllerLink(self._loop, self._obey)
+        self._children = Children(self._child_ended)
+        self._replicas = ReplicaChildren(
+            instance, self._key, settings.capacity.gpus, self._children, self._not_for_children
+        )
+        self._pulses: dict[Child, Pulse] = {}
         self._restarts: dict[tuple[str, int], Restart] = {}
-        self._due: list[tuple[float, Callable[[], None]]] = []
-        self._marks = Marks()
-        self._oom_kills = OOMKills()
         self._epoch = 0
-        self._selector = selectors.DefaultSelector()
-        self._link = ControllerLink(self._selector, self._obey)
         self._stopping: str | None = None
-        self._over = False
-
-    # --- the loop ---------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Start everything, watch it, return when all of it has ended."""
         become_subreaper()
-        self._watch_signals()
+        self._loop.heed_signals({signal.SIGCHLD: self._children.reap, signal.SIGTERM: self._terminated})
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the command line to interpret
         self._watch_starter()
         share_with_children()
-        self._start_controller()
+        self._start("controller")
         for number in range(self._proxies):
-            self._start_proxy(number)
-        while not self._over:
-            for key, _ in self._selector.select(self._timeout()):
-                key.data()
-            self._run_due()
-
-    def _watch_signals(self) -> None:
-        self._signals, writer = socket.socketpair()
-        self._signals.setblocking(False)
-        writer.setblocking(False)
-        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        self._signal_writer = writer
-        for number in (signal.SIGCHLD, signal.SIGTERM):
-            signal.signal(number, _noted_by_the_wakeup_descriptor)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the command line to interpret
-        self._selector.register(self._signals, selectors.EVENT_READ, self._read_signals)
+            self._start("proxy", number)
+        self._loop.run()
 
     def _watch_starter(self) -> None:
         """Two ways to see the starter die: the pipe, and a pidfd for when a fork of it still holds the pipe."""
         if not self._starter:
-            self._starter_fd = os.open(os.devnull, os.O_RDONLY)  # detached: nobody's end is ours
             return
-        self._selector.register(self._lifeline, selectors.EVENT_READ, self._end_now)
+        self._loop.watch(self._lifeline, self._end_now)
         try:
-            self._starter_fd = os.pidfd_open(self._starter)
+            self._loop.watch(os.pidfd_open(self._starter), self._end_now)
         except ProcessLookupError:
             self._end_now()
-            return
-        self._selector.register(self._starter_fd, selectors.EVENT_READ, self._end_now)
 
-    def _read_signals(self) -> None:
-        numbers = set(self._signals.recv(4096))
-        if signal.SIGCHLD in numbers:
-            self._reap()
-        if signal.SIGTERM in numbers:
-            if self._stopping is None:
-                self._close_http()
-                self._stop_next("proxy")
-            else:
-                self._end_now()
+    # --- starting, and starting again -------------------------------------------------------------------
 
-    def _close_http(self) -> None:
-        """New clients are refused from now on, rather than left to wait for an accept that never comes."""
-        for listening in self._http:
-            listening.close()
-        self._http.clear()
+    def _not_for_children(self, *given: socket.socket) -> list[int]:
+        """Our descriptors, but those of sockets that a child is ``given``."""
+        listening = [each.fileno() for each in self._listening.all() if each not in given]
+        return list({*self._loop.descriptors(), self._lifeline, self._lock, *listening})
 
-    def _timeout(self) -> float | None:
-        return max(0.0, min(when for when, _ in self._due) - time.monotonic()) if self._due else None
-
-    def _run_due(self) -> None:
-        now = time.monotonic()
-        ready = [action for when, action in self._due if when <= now]
-        self._due = [entry for entry in self._due if entry[0] > now]
-        for action in ready:
-            action()
-
-    def _later(self, delay: float, action: Callable[[], None]) -> None:
-        self._due.append((time.monotonic() + delay, action))
-
-    # --- children ---------------------------------------------------------------------------------------
-
-    def _fork(
-        self,
-        role: str,
-        title: str,
-        main: Callable[[], None],
-        *,
-        keep: list[socket.socket],
-        number: int = 0,
-        replica: ReplicaProcess | None = None,
-    ) -> Child:
-        own: list[int] = [
-            self._signals.fileno(),
-            self._signal_writer.fileno(),
-            self._lifeline,
-            self._lock,
-            self._starter_fd,
-            self._selector_fd(),
-        ]
-        shared: list[socket.socket] = [*self._http, self._control, self._routing, *self._admin]
-        if self._link.socket is not None and role != "controller":
-            shared.append(self._link.socket)
-        close = own + [each.fileno() for each in shared if each not in keep]
-        mark = self._marks.new()
-        pid = fork(title, main, close=close, mark=mark)
-        child = self._children[pid] = Child(role, pid, mark, number, replica)
-        return child
-
-    def _selector_fd(self) -> int:
-        assert isinstance(self._selector, selectors.EpollSelector)
-        return self._selector.fileno()
-
-    def _start_controller(self) -> None:
-        ours, theirs = self._link.open()
-        self._epoch += 1
-        epoch = time.time_ns() // 1_000_000_000 * 1000 + self._epoch
-        instance, key, control, routing = self._instance, self._key, self._control, self._routing
-        admin, capacity = self._admin, self._capacity
-
-        def main() -> None:
-            ours.close()
-            self._run_controller(instance, key, theirs, control, routing, epoch, admin, capacity)
-
-        self._fork("controller", "salver: controller", main, keep=[control, routing, *admin])
-        theirs.close()
-
-    def _start_proxy(self, number: int) -> None:
-        instance, key, http, options = self._instance, self._key, self._http, self._proxy_options
-        self._fork(
-            "proxy", "salver: proxy", lambda: run_proxy(instance, key, http, options), keep=http, number=number
-        )
-
-    def _start_replica(self, process: ReplicaProcess) -> None:
-        existing = self._replicas.get(process.replica_id)
-        if existing is not None:
-            assert existing.replica is not None
-            self._link.tell(Started(existing.replica))
-            return
+    def _start(self, role: str, number: int = 0) -> None:
+        """A controller or proxy. Where a process cannot be had now it is tried again."""
         if self._stopping is not None:
-            return  # an answer would only make the controller try again; it ends soon
-        if process.slot >= SLOTS:
-            self._link.tell(NotStarted(process.replica_id, f"an instance holds at most {SLOTS} replicas"))
             return
         try:
-            self._link.tell(Started(self._fork_replica(process)))
+            if role == "controller":
+                self._start_controller()
+            else:
+                self._start_proxy(number)
         except OSError as error:
-            self._link.tell(NotStarted(process.replica_id, f"could not fork: {error.strerror}"))
+            say_as_supervisor(self._instance, f"the {role} cannot be started: {error}")
+            self._loop.later(_AGAIN_S, partial(self._start, role, number))
 
-    def _fork_replica(self, process: ReplicaProcess) -> ReplicaProcess:
-        """Bind its socket first: whoever dials from now on waits in the backlog until the replica is up."""
-        path = self._socket_path(process.replica_id)
-        path.unlink(missing_ok=True)
-        clear_slot(self._instance.board, process.slot)
-        instance, key, gpus = self._instance, self._key, self._capacity.gpus
-        with socket.socket(socket.AF_UNIX) as listening:
-            listening.bind(str(path))
-            path.chmod(0o600)
-            listening.listen(256)
-            child = self._fork(
-                "replica",
-                f"salver: replica {process.replica_id}",
-                lambda: run_replica(instance, key, process, listening, gpus),
-                keep=[],
-                replica=process,
+    def _start_controller(self) -> None:
+        self._epoch += 1
+        epoch = time.time_ns() // 1_000_000_000 * 1000 + self._epoch
+        instance, key, capacity, listening = self._instance, self._key, self._settings.capacity, self._listening
+        with self._link.open() as link:
+            self._fork(
+                "controller",
+                lambda pulse: self._run_controller(
+                    ControllerStart(instance, key, epoch, link, pulse, listening, capacity)
+                ),
+                keep=[listening.control, listening.routing, *listening.admin],
             )
-        child.replica = replace(process, pid=child.pid, address=f"unix:{path}")
-        self._replicas[process.replica_id] = child
-        return child.replica
 
-    def _socket_path(self, replica_id: str) -> Path:
-        return self._instance.replica_sockets / replica_id.rsplit("#", 1)[-1]
+    def _start_proxy(self, number: int) -> None:
+        http = self._listening.http
+        run = partial(run_proxy, self._instance, self._key, http, self._settings.proxy)
+        self._fork("proxy", run, keep=http, number=number)
 
-    def _reap(self) -> None:
-        while True:
-            try:
-                # Peek first: while the leader is a zombie its process group cannot be anybody else's.
-                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
-            if found is None:
-                break
-            child = self._children.pop(found.si_pid, None)
-            if child is not None:
-                kill_group(found.si_pid)
-            os.waitid(os.P_PID, found.si_pid, os.WEXITED)
-            if child is not None:
-                self._child_ended(child, self._cause(child, found.si_code, found.si_status))
-        kill_orphans(self._children, {child.mark for child in self._children.values()})
+    def _fork(
+        self, role: str, run: Callable[[socket.socket], None], *, keep: Sequence[socket.socket], number: int = 0
+    ) -> None:
+        """A process that is to answer: ``run`` is given the socket on which it is asked."""
+        pulse = Pulse(self._loop)
+        try:
+            close = self._not_for_children(*keep)
+            main = partial(run, pulse.theirs)
+            child = self._children.fork(role, f"salver: {role}", main, close=close, number=number)
+        except OSError:
+            pulse.stop()
+            raise
+        self._pulses[child] = pulse
+        pulse.start(partial(self._kill_silent, child))
 
-    def _cause(self, child: Child, code: int, status: int) -> str:
-        cause = exit_cause(code, status)
-        out_of_memory = self._oom_kills.happened() and cause == "killed by SIGKILL" and not child.killed
-        return f"{cause} (out of memory)" if out_of_memory else cause
+    def _kill_silent(self, child: Child) -> None:
+        text = f"the {child.role} (pid {child.pid}) has not answered for {SILENT_S:.0f} s: it is stopped or hangs"
+        say_as_supervisor(self._instance, f"{text}; killing it")
+        child.kill()
 
     def _child_ended(self, child: Child, cause: str) -> None:
         if child.replica is not None:
-            replica_id = child.replica.replica_id
-            del self._replicas[replica_id]
-            self._socket_path(replica_id).unlink(missing_ok=True)
-            self._link.tell(Exited(replica_id, cause, self._take_stack(replica_id, cause)))
-        elif child.role == "controller":
-            self._link.drop()
+            self._link.tell(self._replicas.ended(child.replica.replica_id, cause))
+        else:
+            self._pulses.pop(child).stop()
+            if child.role == "controller":
+                self._link.drop()
         if self._stopping is not None:
             self._stop_next(self._stopping)
         elif child.replica is None:
             self._restart(child, cause)
-
-    def _take_stack(self, replica_id: str, cause: str) -> str:
-        """What faulthandler wrote when it crashed; the file goes with the replica."""
-        path = stack_file(self._instance.folder, replica_id)
-        try:
-            return path.read_text(errors="replace")[-_STACK_CHARACTERS:] if cause in _CRASHES else ""
-        except OSError:
-            return ""
-        finally:
-            path.unlink(missing_ok=True)
 
     def _restart(self, child: Child, cause: str) -> None:
         delay = self._restarts.setdefault((child.role, child.number), Restart()).delay_after(
             time.monotonic() - child.started_at
         )
         say_as_supervisor(self._instance, f"the {child.role} {cause}; starting it again")
-        self._later(delay, lambda: self._start_again(child))
+        self._loop.later(delay, partial(self._start, child.role, child.number))
 
-    def _start_again(self, child: Child) -> None:
-        if self._stopping is None:
-            if child.role == "controller":
-                self._start_controller()
-            else:
-                self._start_proxy(child.number)
-
-    # --- the controller ---------------------------------------------------------------------------------
+    # --- what the controller says -----------------------------------------------------------------------
 
     def _obey(self, message: ToSupervisor) -> None:
         if isinstance(message, StartProcess):
-            self._start_replica(message.process)
+            if self._stopping is None:  # an answer would only make the controller try again; it ends soon
+                self._link.tell(self._replicas.start(message.process))
         elif isinstance(message, KillProcess):
-            child = self._replicas.get(message.replica_id)
+            child = self._replicas.find(message.replica_id)
             if child is None:
                 self._link.tell(Exited(message.replica_id, "was not running"))
             else:
-                child.killed = True
-                kill_group(child.pid)
+                child.kill()
         elif isinstance(message, DumpStack):
-            child = self._replicas.get(message.replica_id)
+            child = self._replicas.find(message.replica_id)
             if child is not None:
                 (ask_running_thread if message.runs else ask_main_thread)(child.pid)
         else:
             assert isinstance(message, ListProcesses)
-            running = tuple(child.replica for child in self._replicas.values() if child.replica is not None)
-            proxies = tuple(child.pid for child in self._children.values() if child.role == "proxy")
-            self._link.tell(ProcessList(running, proxies))
+            proxies = tuple(child.pid for child in self._children.of("proxy"))
+            self._link.tell(ProcessList(self._replicas.running(), proxies))
 
     # --- the end ----------------------------------------------------------------------------------------
+
+    def _terminated(self) -> None:
+        if self._stopping is None:
+            self._close_http()
+            self._stop_next("proxy")
+        else:
+            self._end_now()
+
+    def _close_http(self) -> None:
+        """New clients are refused from now on, rather than left to wait for an accept that never comes."""
+        for listening in self._listening.http:
+            listening.close()
+        self._listening.http.clear()
 
     def _stop_next(self, role: str) -> None:
         """Ask all of ``role`` to end; when none is left, go on to the next role."""
         first_time = self._stopping != role
         self._stopping = role
-        remaining = [child for child in self._children.values() if child.role == role]
+        remaining = self._children.of(role)
         if remaining:
             if first_time:
                 for child in remaining:
                     os.kill(child.pid, signal.SIGTERM)
-                self._later(_GRACE_S, lambda: self._kill_role(role))
+                self._loop.later(_GRACE_S, partial(self._kill_role, role))
             return
         position = _STOP_ORDER.index(role) + 1
         if position < len(_STOP_ORDER):
@@ -392,25 +248,19 @@ class Supervisor:
             self._finish()
 
     def _kill_role(self, role: str) -> None:
-        for child in self._children.values():
-            if child.role == role:
-                kill_group(child.pid)
+        for child in self._children.of(role):
+            child.kill()
 
     def _end_now(self) -> None:
         """Kill everything; nobody is left to be polite to."""
-        for child in self._children.values():
-            kill_group(child.pid)
+        self._children.kill_all()
         self._finish()
 
     def _finish(self) -> None:
         """What user code made sessions of, out of its replica's reach, ends here at the latest."""
-        self._over = True
+        self._loop.end()
         end_children()
         self._instance.remove()
-
-
-def _noted_by_the_wakeup_descriptor(_number: int, _frame: object) -> None:
-    """A handler must exist for the descriptor to be written."""
 
 
 def main() -> None:
@@ -425,18 +275,20 @@ def main() -> None:
     setproctitle(f"salver: supervisor {instance.name}")
     with open(options, "rb") as file:
         settings = msgspec.json.decode(file.read(), type=InstanceSettings)
-    supervisor = Supervisor(
-        instance,
+    listening = Listening(
         http=[socket.socket(fileno=number) for number in tcp[admins:]],
         admin=[socket.socket(fileno=number) for number in tcp[:admins]],
         control=socket.socket(fileno=control),
         routing=socket.socket(fileno=routing),
+    )
+    supervisor = Supervisor(
+        instance,
+        listening=listening,
         proxies=proxies,
         lifeline=lifeline,
         lock=lock,
         starter=starter,
-        proxy_options=settings.proxy,
-        capacity=settings.capacity,
+        settings=settings,
     )
     supervisor.run()
 

@@ -17,6 +17,7 @@ from salver.serve.building.autoscaling_spec import autoscaling_spec, under_appli
 from salver.serve.building.fingerprint import code_fingerprint, stable_definition
 from salver.serve.building.logging_spec import logging_spec
 from salver.serve.building.resources import resources_of
+from salver.serve.building.sources import with_sources
 from salver.serve.deployment import Deployment
 from salver.serve.option_effects import HEAVY_OPTIONS
 from salver.serve.options import DeploymentOptions
@@ -71,7 +72,7 @@ def deployment_spec(
         max_rss_bytes=options.max_rss,
         max_requests=options.max_requests,
         logging=logging_spec(options.logging_config or settings.logging_config),
-        code=own_code,
+        code=None if own_code is None else with_sources(own_code),
     )
 
 

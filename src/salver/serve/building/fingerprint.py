@@ -34,10 +34,10 @@ def code_fingerprint(code: CodeContext) -> str:
     The same in every process that has loaded the same modules; files that have disappeared count as empty.
     """
     digest = hashlib.sha256(repr(code).encode())
-    for name, path in sorted(_user_sources(code.cwd)):
+    for name, path in sorted(user_sources(code.cwd)):
         digest.update(f"\0{name}\0".encode())
         digest.update(hash_of_file(path))
-    for folder in _folders_of_its_own(code):
+    for folder in folders_of_its_own(code):
         digest.update(hash_of_folder(folder, ".py"))
     return digest.hexdigest()
 
@@ -70,7 +70,7 @@ def _short(argument: object) -> str:
     return hashlib.sha256(argument).hexdigest() if isinstance(argument, bytes | bytearray) else repr(argument)
 
 
-def _user_sources(cwd: str) -> list[tuple[str, str]]:
+def user_sources(cwd: str) -> list[tuple[str, str]]:
     """Names and paths of loaded modules. What is below ``cwd`` is the user's, even if that is itself installed."""
     foreign = _foreign_folders()
     own = f"{cwd}/" if cwd and _is_foreign(f"{cwd}/", foreign) else "\0"
@@ -88,7 +88,7 @@ def _is_foreign(path: str, folders: tuple[str, ...]) -> bool:
     return path.startswith(folders) or not INSTALLED_FOLDERS.isdisjoint(Path(path).parts)
 
 
-def _folders_of_its_own(code: CodeContext) -> list[str]:
+def folders_of_its_own(code: CodeContext) -> list[str]:
     """Where its modules are looked for, and this process's are not."""
     ours = {os.path.abspath(entry) for entry in sys.path}
     own = [entry for entry in code.sys_path if entry not in ours]

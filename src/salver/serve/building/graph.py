@@ -20,6 +20,7 @@ from salver.serve.building.autoscaling_spec import policy_spec
 from salver.serve.building.code_context import COMPAT_SETUP
 from salver.serve.building.default_runtime_env import under_default_runtime_env
 from salver.serve.building.deployment_spec import deployment_spec
+from salver.serve.building.sources import with_sources
 from salver.serve.deployment import Application, Deployment, constructor_signature
 from salver.serve.handle import DeploymentHandle
 from salver.serve.validation import OptionsError, did_you_mean
@@ -74,7 +75,7 @@ def build_application(
             deployment_spec(node.id, deployments[node.id.name], node.definition, code, settings)
             for node in graph.nodes
         ),
-        code=code,
+        code=with_sources(code),
         timeout_status=TIMEOUT_STATUS_OF_RAY if COMPAT_SETUP in code.setup else 0,
         config=settings.config,
         external_scaler=settings.external_scaler_enabled,

@@ -1,4 +1,4 @@
-"""``python -m salver.serve.declared.build_job PARENT``: builds one config's applications for its parent, the controller.
+"""``python -m salver.serve.declared.build_job PARENT``: builds one config's applications for the controller.
 
 Imports run the user's code, so each application is built in a forked child of its own: two may have modules of the
 same name, other environment variables, another folder. Up to four are built at a time. The children write to pipes;
