@@ -70,7 +70,7 @@ def uvicorn() -> Generator[Server]:
 @contextmanager
 def _serving(command: list[str], port: int, runtime: Path) -> Generator[Server]:
     log = runtime / "log"
-    environment = os.environ | {"XDG_RUNTIME_DIR": str(runtime)}
+    environment = os.environ | {"XDG_RUNTIME_DIR": str(runtime), "XDG_STATE_HOME": str(runtime)}
     with log.open("wb") as output:
         started_at = time.perf_counter()
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)

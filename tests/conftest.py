@@ -22,14 +22,11 @@ def runtime_folder() -> Generator[Path]:
     """XDG_RUNTIME_DIR of this test process: short, since a Unix socket's path must fit in 108 bytes."""
     adopt_orphans()
     folder = Path(tempfile.mkdtemp(prefix="st-", dir="/tmp"))
-    before = os.environ.get("XDG_RUNTIME_DIR")
-    os.environ["XDG_RUNTIME_DIR"] = str(folder)
-    yield folder
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_RUNTIME_DIR", str(folder))
+        environment.setenv("XDG_STATE_HOME", str(folder))
+        yield folder
     shutil.rmtree(folder, ignore_errors=True)
-    if before is None:
-        del os.environ["XDG_RUNTIME_DIR"]
-    else:
-        os.environ["XDG_RUNTIME_DIR"] = before
 
 
 @pytest.fixture(autouse=True)

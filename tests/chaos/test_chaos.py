@@ -145,9 +145,8 @@ def explains(kill: Fault, failed: Sent) -> bool:
     if failed.status is None:
         cut = kind == "stream" and failed.first_byte is not None
         return kill.role == "proxy" or (cut and kill.deployment == "Desk")
-    if failed.status == 500:  # the desk let the loss of its writer pass
-        return kind == "write" and kill.deployment == "Writer"
-    return failed.status == 502 and kill.deployment == "Desk"
+    lost_writer = kind == "write" and kill.deployment == "Writer"  # the desk lets that pass
+    return failed.status == 502 and (lost_writer or kill.deployment == "Desk")
 
 
 # --- (c), (d): at most once, and of one version -----------------------------------------------------------

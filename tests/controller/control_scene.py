@@ -83,6 +83,9 @@ class Configs:
         self.taken = config
         return ("tracing_config has no effect",)
 
+    def forget(self, name: str) -> None:
+        self.states.pop(name, None)
+
     def config(self) -> JsonDict | None:
         return self.taken
 

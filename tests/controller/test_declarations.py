@@ -185,6 +185,18 @@ def test_the_same_config_gives_the_same_versions_until_the_code_changes(instance
     assert versions[0] == versions[1] != versions[2]
 
 
+def test_what_is_deleted_while_it_is_built_is_not_deployed(instance: Instance) -> None:
+    async def test() -> None:
+        async with instance.started() as declarations:
+            await declarations.declare(config(app("a"), app("b")))
+            declarations.forget("a")
+            assert "a" not in declarations.builds()
+            await instance.built(declarations)
+
+    run(test())
+    assert set(instance.specs) == {"b"}
+
+
 def test_a_wrong_config_changes_nothing(instance: Instance) -> None:
     async def test() -> None:
         async with instance.started() as declarations:

@@ -23,6 +23,14 @@ SECTIONS = (
     "FastAPI and other ASGI applications",
     "Batching",
     "Multiplexing",
+    "Building and running",
+    "Options and configuration",
+    "Methods of user classes, health, life",
+    "Autoscaling",
+    "Command line",
+    "REST API",
+    "Logs",
+    "Failures",
 )
 _OUTCOME = re.compile(r"same\b|better: |chosen: |not in this version\b")
 _TEST = re.compile(r"`([^`]+)`")

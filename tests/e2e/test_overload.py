@@ -7,6 +7,7 @@ from collections.abc import Generator
 
 import pytest
 from overloaded import CAPACITY, Paced
+from versioned import Versioned
 
 from harness.open_load import OpenLoad, Sent
 from harness.own_instance import OwnInstance, own_instance
@@ -37,7 +38,8 @@ def percentile(answers: list[Sent], share: float) -> float:
 @pytest.mark.xdist_group("quiet")
 def test_ten_times_the_capacity_costs_no_capacity(instance: OwnInstance) -> None:
     serve.run(Paced.bind())
-    with OpenLoad(instance.url, rate=NORMAL) as load:
+    serve.run(Versioned.bind("1"), name="other", route_prefix="/other")
+    with OpenLoad(instance.url, rate=NORMAL) as load, OpenLoad(f"{instance.url}other/", rate=20) as other:
         load.wait_for(int(2 * NORMAL))
         load.rate = OVERLOAD
         began = time.monotonic()
@@ -58,6 +60,9 @@ def test_ten_times_the_capacity_costs_no_capacity(instance: OwnInstance) -> None
     assert all(int(each.headers["retry-after"]) >= 1 for each in refused)
     assert percentile(refused, 0.5) <= REFUSED_WITHIN_S
     assert percentile(refused, 0.99) <= 4 * REFUSED_WITHIN_S
+
+    assert other.failures() == []
+    assert percentile(other.results, 0.99) <= NORMAL_WITHIN_S, "another application hardly notices"
 
     before = [each for each in load.results if each.due < began]
     after = [each for each in load.results if each.due >= calm_at]

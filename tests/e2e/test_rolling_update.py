@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import threading
 from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from urllib.parse import urlsplit
 
 import pytest
 from versioned import Versioned
@@ -136,6 +139,62 @@ def test_a_rollback_of_a_version_that_works_rolls_as_well(instance: OwnInstance)
         load.wait_for(20)
     assert load.failures() == []
     assert {version_of(each) for each in load.results if each.number >= settled_at} == {"1"}
+
+
+# --- answers that take longer than the update -------------------------------------------------------------
+
+
+class Stream:
+    """A request whose answer has begun."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=WITHIN_S)
+        self._connection.request("GET", f"{parts.path}?{parts.query}")
+        self._response = self._connection.getresponse()
+        self._begun = self._response.read(1)
+
+    def read(self) -> str:
+        """All of it. Raises what a client gets when it was cut."""
+        return (self._begun + self._response.read()).decode()
+
+    def close(self) -> None:
+        self._response.close()
+        self._connection.close()
+
+
+@contextmanager
+def get_streams(instance: OwnInstance, *, takes_s: float) -> Generator[list[Stream]]:
+    """Some on each replica."""
+    with ExitStack() as opened:
+        streams = [Stream(f"{instance.url}?takes_s={takes_s}") for _ in range(6)]
+        for stream in streams:
+            opened.callback(stream.close)
+        yield streams
+
+
+@pytest.mark.parametrize("change", ["update", "scale down", "delete"])
+def test_answers_that_have_begun_come_to_their_end(instance: OwnInstance, change: str) -> None:
+    serve.run(Versioned.bind("1"))
+    with get_streams(instance, takes_s=2.0) as streams:
+        if change == "update":
+            serve.run(Versioned.bind("2"))
+        elif change == "scale down":
+            serve.run(Versioned.options(num_replicas=1).bind("1"))
+        else:
+            serve.delete("default", _blocking=False)
+        answers = [stream.read() for stream in streams]
+    assert [answer.split(" ")[0] for answer in answers] == ["1"] * len(streams)
+    assert all(answer.split(" ")[:2] == answer.split(" ")[2:4] for answer in answers)
+
+
+def test_answers_that_take_longer_than_the_drain_are_cut_and_look_so(instance: OwnInstance) -> None:
+    serve.run(Versioned.options(graceful_shutdown_timeout_s=0.5).bind("1"))
+    with get_streams(instance, takes_s=60.0) as streams:
+        serve.run(Versioned.bind("2"))
+        for stream in streams:
+            with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+                stream.read()
 
 
 # --- something else in the middle of an update ------------------------------------------------------------

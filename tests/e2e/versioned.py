@@ -18,7 +18,7 @@ from salver import serve
 
 @serve.deployment(num_replicas=2, max_ongoing_requests=50)
 class Versioned:
-    """Answers ``VERSION PID VERSION PID CONFIG``, in two pieces.
+    """Answers ``VERSION PID VERSION PID CONFIG``, in two pieces, ``takes_s`` seconds apart.
 
     Args:
         version: what it says; one that begins with "broken" raises.
@@ -36,11 +36,11 @@ class Versioned:
         self.config = config
 
     async def __call__(self, request: Any) -> StreamingResponse:
-        return StreamingResponse(self.halves())
+        return StreamingResponse(self.halves(float(request.query_params.get("takes_s", "0.02"))))
 
-    async def halves(self) -> AsyncIterator[str]:
+    async def halves(self, takes_s: float) -> AsyncIterator[str]:
         yield f"{self.version} {os.getpid()} "
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(takes_s)
         yield f"{self.version} {os.getpid()} {self.config}"
 
 

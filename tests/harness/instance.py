@@ -84,6 +84,7 @@ class SalverRun:
         environment = {**os.environ, "XDG_RUNTIME_DIR": "", **(env or {})}
         if not environment["XDG_RUNTIME_DIR"]:
             environment["XDG_RUNTIME_DIR"] = str(new_runtime_folder())
+        environment["XDG_STATE_HOME"] = environment["XDG_RUNTIME_DIR"]
         return cls(argv, cwd, environment)
 
     @classmethod

@@ -120,7 +120,7 @@ def test_a_socket_as_a_service_manager_gives_it() -> None:
     queue = LogQueue(Terminal(theirs.fileno()), note)
     queue.write(b"one\n")
     assert ours.recv(100) == b"one\n"
-    for _ in range(200):
+    for _ in range(3 * MOST_QUEUED_BYTES // (100 * len(LINE))):
         queue.write(LINE * 100)
     assert len(threads()) == 1, "it waits for the reader, and we do not"
     data = b""

@@ -148,6 +148,13 @@ class Declarations:
         """Applications of the config that are not deployed, or not as it says."""
         return {} if self._state is None else dict(self._state.builds)
 
+    def forget(self, name: str) -> None:
+        """Somebody deletes this application: it is not deployed when its build comes to an end."""
+        if name in self.builds():
+            self._waiting = [spec for spec in self._waiting if spec.name != name]
+            self._remember(name, None)
+            self._note()
+
     # --- carrying it out --------------------------------------------------------------------------------
 
     def _carry_out(self, job: BuildProcess, *, checked: bool) -> None:
@@ -194,6 +201,10 @@ class Declarations:
 
     def _heed(self, message: BuildMessage) -> None:
         match message:
+            case Progress(app=app) | Failed(app=app) | Built(application=ApplicationSpec(name=app)) if (
+                app not in self.builds()
+            ):
+                pass  # deleted while it was built
             case Progress(app=app, text=text):
                 self._remember(app, BuildState("DEPLOYING", text))
             case Built(application=spec):

@@ -108,6 +108,7 @@ class ErrorKind:
     GENERATOR = "generator"
     BACKPRESSURE = "backpressure"
     UNAVAILABLE = "unavailable"
+    LOST = "lost"
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
     SERIALIZATION = "serialization"

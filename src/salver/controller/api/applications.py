@@ -106,6 +106,8 @@ class ApplicationRoutes:
         """Delete an application and wait until it is gone, at most ``wait_s`` seconds (default 0)."""
         name = request.path_params["name"]
         wait_s = asked_wait_s(request)
+        if self._subject.configs is not None:
+            self._subject.configs.forget(name)
         self._controller.delete(name)
         gone = await self._controller.wait_until_gone(name, wait_s)
         return json_answer({"gone": gone})

@@ -32,6 +32,10 @@ class Configs(Protocol):
         """
         ...
 
+    def forget(self, name: str) -> None:
+        """Somebody deletes this application: it is not deployed when its build comes to an end."""
+        ...
+
     def config(self) -> JsonDict | None:
         """The last one taken."""
         ...

@@ -338,6 +338,8 @@ class RequestExchange:
             self._broken(overloaded(meta.status, meta.message, meta.retry_after_s))
         elif meta.kind == ErrorKind.UNAVAILABLE:
             self._broken(unavailable())
+        elif meta.kind == ErrorKind.LOST:
+            self._broken(replica_died())
         elif meta.kind == ErrorKind.DEADLINE:
             self._broken(timed_out(self.timeout_status, self.request_id, self.timeout_s))
         else:

@@ -24,7 +24,13 @@ from salver.data.replica.results import encode_result
 from salver.data.replica.scope import RequestScope, request_scope
 from salver.data.replica.user_code import MethodMissing, UnexpectedGenerator, UserCode
 from salver.data.shared_memory import load_shared, share
-from salver.errors import BackPressureError, DeploymentUnavailableError, RequestTimeoutError, SerializationError
+from salver.errors import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+    RequestTimeoutError,
+    SerializationError,
+)
 from salver.wire.error_text import text_of
 from salver.wire.frames import SHARED, Frame, Kind
 from salver.wire.messages import CallMeta, ErrorKind, ErrorMeta, RequestMeta, decode_call, decode_request, encode
@@ -192,6 +198,8 @@ def _http_failure(error: BaseException) -> ErrorMeta:
         return ErrorMeta(ErrorKind.BACKPRESSURE, name, text, status=error.status_code, retry_after_s=after)
     if isinstance(error, DeploymentUnavailableError):
         return ErrorMeta(ErrorKind.UNAVAILABLE, name, text)
+    if isinstance(error, ReplicaUnavailableError):
+        return ErrorMeta(ErrorKind.LOST, name, text)
     if isinstance(error, RequestTimeoutError):
         return ErrorMeta(ErrorKind.DEADLINE, name, text)
     return ErrorMeta(ErrorKind.USER, name, text, user_traceback(error))

@@ -214,11 +214,11 @@ class Replica:
             route = request_context.get().route
             seconds = time.perf_counter() - started
             requests.call_ended(route, seconds, invocation.exception_type)
+            self._models.request_ended(invocation)
+            self._ended(invocation)
             if access_logger.isEnabledFor(logging.DEBUG) and frame.kind == Kind.CALL:
                 outcome = "ERROR" if invocation.exception_type else "OK"
                 access_logger.debug("CALL %s %s %.1fms", decode_call(frame.meta).method, outcome, seconds * 1000)
-            self._models.request_ended(invocation)
-            self._ended(invocation)
 
     def _ended(self, invocation: Invocation) -> None:
         self._running.pop((invocation.channel, invocation.stream), None)

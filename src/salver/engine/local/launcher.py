@@ -13,8 +13,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,7 +26,7 @@ from salver.data.load_board import create_load_board
 from salver.engine.local.admin import AdminOptions
 from salver.engine.local.admin_token import create_token
 from salver.engine.local.capacity import NOTHING_STATED, StatedCapacity, capacity_of_this_machine
-from salver.engine.local.instance import Instance, InstanceInfo, create_instance
+from salver.engine.local.instance import Instance, InstanceInfo, create_instance, instances_root
 from salver.engine.local.log_folder import SUPERVISOR_FILE, prepare_logs
 from salver.engine.local.settings import InstanceSettings
 from salver.errors import ConfigurationError, StartupError
@@ -34,7 +34,7 @@ from salver.records import LoggingSpec
 from salver.telemetry.log_lines import DEFAULT_LOGGING
 
 _BACKLOG = 2048
-_SUPERVISOR = "from salver.engine.local.supervisor import main; main()"
+_SUPERVISOR = "from salver.engine.local.supervisor_process import main; main()"
 
 
 class LaunchedInstance:
@@ -142,6 +142,7 @@ def launch(
         http = [undo.enter_context(each) for each in listening or [_listen(host, port)]]
         actual_port: int = http[0].getsockname()[1]
         control_tcp = [undo.enter_context(each) for each in _listen_admin(admin, admin_listening)]
+        undo.enter_context(_told_where_files_cannot_be_made())
         instance, lock = _new_instance(name, actual_port)
         undo.callback(os.close, lock)
         undo_on_error = undo.enter_context(ExitStack())
@@ -155,6 +156,7 @@ def launch(
         routing = undo.enter_context(_listen_unix(instance.routing_socket))
         life_read, life_write = os.pipe()
         undo.callback(os.close, life_read)
+        undo_on_error.callback(os.close, life_write)
         logs = prepare_logs(instance, logging, on_terminal=not detached, as_service=as_service)
         output = undo.enter_context((logs / SUPERVISOR_FILE).open("ab")) if detached else None
         inherited_settings = undo.enter_context(_in_memory(msgspec.json.encode(settings)))
@@ -170,6 +172,8 @@ def launch(
             pass_fds=[life_read, lock, *shared],
             start_new_session=True,
         )
+        undo_on_error.callback(process.wait)
+        undo_on_error.callback(process.kill)
         info = InstanceInfo(
             instance.name,
             process.pid,
@@ -203,6 +207,14 @@ def _in_memory(data: bytes) -> BinaryIO:
     file.write(data)
     file.seek(0)
     return file
+
+
+@contextmanager
+def _told_where_files_cannot_be_made() -> Generator[None]:
+    try:
+        yield
+    except OSError as error:  # mostly a disk that is full
+        raise StartupError(f"cannot make an instance in {instances_root()}: {error}") from error
 
 
 def _new_instance(name: str | None, port: int) -> tuple[Instance, int]:

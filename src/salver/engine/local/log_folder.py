@@ -1,4 +1,7 @@
-"""Where an instance's log files are: ``logs/<instance>-<start>/`` beside the folders of instances.
+"""Where an instance's log files are: ``$XDG_STATE_HOME/salver/logs/<instance>-<start>/``.
+
+Not beside the folders of instances, which are in memory on many machines. Without XDG_STATE_HOME it is
+``~/.local/state``, and where there is no such place to write to, they are beside those folders after all.
 
 They are for this user only, and kept when the instance ends, since that is when people want to read them; those of
 the last ten instances are. With a folder of the user's choice, the one here is a link to it.
@@ -54,9 +57,7 @@ def prepare_logs(instance: Instance, spec: LoggingSpec, *, on_terminal: bool, as
     """
     encoding = spec.encoding or (JSON if as_service and not os.isatty(2) else TEXT)
     spec = msgspec.structs.replace(spec, encoding=encoding)
-    kept = instances_root() / LOGS
-    kept.mkdir(mode=0o700, exist_ok=True)
-    place = kept / f"{instance.name}-{time.strftime('%Y%m%dT%H%M%S')}-{os.urandom(2).hex()}"
+    place = _logs_root() / f"{instance.name}-{time.strftime('%Y%m%dT%H%M%S')}-{os.urandom(2).hex()}"
     try:
         if spec.logs_dir:
             folder = Path(spec.logs_dir).absolute()
@@ -71,6 +72,21 @@ def prepare_logs(instance: Instance, spec: LoggingSpec, *, on_terminal: bool, as
     (instance.folder / "logs").symlink_to(folder)
     instance.logging_file.write_bytes(msgspec.json.encode(InstanceLogging(spec, on_terminal)))
     return folder
+
+
+def _logs_root() -> Path:
+    """The folder of all of this user's logs, made when missing."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    try:
+        root = (Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state") / "salver" / LOGS
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.access(root, os.W_OK | os.X_OK):
+            return root
+    except (OSError, RuntimeError):  # a home that is read-only, or none at all
+        pass
+    root = instances_root() / LOGS
+    root.mkdir(mode=0o700, exist_ok=True)
+    return root
 
 
 def logging_of(instance: Instance) -> InstanceLogging:
@@ -99,8 +115,8 @@ def log_folders(name: str = "") -> list[Path]:
         name: of the instance, else all.
     """
     try:
-        found = list((instances_root() / LOGS).iterdir())
-    except FileNotFoundError:
+        found = list(_logs_root().iterdir())
+    except OSError:
         return []
     named = [place for place in found if not name or place.name.rsplit("-", 2)[0] == name]
     return sorted(named, key=lambda place: (place.name.rsplit("-", 2)[1:2], place.lstat().st_mtime), reverse=True)

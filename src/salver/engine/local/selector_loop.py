@@ -69,6 +69,12 @@ class SelectorLoop:
         """Call nothing any more."""
         self._ended = True
 
+    def close(self) -> None:
+        """Let go of what is open because of this loop; whose the watched descriptors are keeps them."""
+        self._selector.close()
+        self._signals.close()
+        self._signal_writer.close()
+
     def _timeout(self) -> float | None:
         return max(0.0, min(when for when, _ in self._due) - time.monotonic()) if self._due else None
 

@@ -2,8 +2,8 @@
 
 It is small on purpose. No user code, no network input, no threads and no event loop (a ``selectors`` loop), so that
 ``fork`` is safe at any time; what children need is imported here, once, so that a child starts in milliseconds and
-shares the memory. It owns the listening sockets: a proxy or controller that dies leaves
-the connections that wait to be accepted to its successor.
+shares the memory. It owns the listening sockets: a proxy or controller that dies leaves the connections that wait to
+be accepted to its successor.
 
 It starts the controller and the proxies again when they end, and kills those that do not answer (``pulse``); replicas
 it only starts and kills when the controller says so.
@@ -15,22 +15,15 @@ everything at once.
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import import_module
-from pathlib import Path
-
-import msgspec
-from setproctitle import setproctitle
 
 from salver.engine.interface import Exited
-from salver.engine.local.children import Child, Children
+from salver.engine.local.children import Child, Children, share_with_children
 from salver.engine.local.controller_link import ControllerLink
 from salver.engine.local.instance import Instance
 from salver.engine.local.link import DumpStack, KillProcess, ListProcesses, ProcessList, StartProcess, ToSupervisor
@@ -261,48 +254,3 @@ class Supervisor:
         self._loop.end()
         end_children()
         self._instance.remove()
-
-
-def main() -> None:
-    """Entry point: ``FOLDER PROXIES LIFELINE LOCK STARTER ADMINS CONTROL ROUTING OPTIONS ADMIN... HTTP...``, where
-    ADMINS is how many ADMIN there are, and what follows it are descriptors. OPTIONS is a file in memory with the
-    settings of the instance: a password in it must not be an argument.
-    """
-    gc.disable()  # importing makes no garbage worth looking for (a tenth of the time to start)
-    folder, *numbers = sys.argv[1:]
-    proxies, lifeline, lock, starter, admins, control, routing, options, *tcp = [int(number) for number in numbers]
-    instance = Instance(Path(folder))
-    setproctitle(f"salver: supervisor {instance.name}")
-    with open(options, "rb") as file:
-        settings = msgspec.json.decode(file.read(), type=InstanceSettings)
-    listening = Listening(
-        http=[socket.socket(fileno=number) for number in tcp[admins:]],
-        admin=[socket.socket(fileno=number) for number in tcp[:admins]],
-        control=socket.socket(fileno=control),
-        routing=socket.socket(fileno=routing),
-    )
-    supervisor = Supervisor(
-        instance,
-        listening=listening,
-        proxies=proxies,
-        lifeline=lifeline,
-        lock=lock,
-        starter=starter,
-        settings=settings,
-    )
-    supervisor.run()
-
-
-def share_with_children() -> None:
-    """Import what user code will import, and then touch little: a page that either side writes is shared no more.
-
-    Frozen, because the collector would touch every page. Importing after the first forks would start them a tenth of
-    a second earlier and cost 6 MB.
-    """
-    import_module("salver.serve")
-    gc.freeze()
-    gc.enable()
-
-
-if __name__ == "__main__":
-    main()
