@@ -12,7 +12,7 @@ import pytest
 
 from salver import serve
 from salver.data.context import RequestContext
-from salver.serve import context, exceptions, handle, metrics
+from salver.serve import autoscaling_policy, context, exceptions, handle, metrics
 from salver.serve.exceptions import (
     BackPressureError,
     DeploymentUnavailableError,
@@ -125,6 +125,10 @@ def test_modules_that_come_later(module: str) -> None:
         (RequestContext, "grpc_context"),
         (handle.DeploymentResponse, "_to_object_ref"),
         (handle.DeploymentResponse, "_to_object_ref_sync"),
+        (serve, "get_deployment_actor"),
+        (serve, "get_trace_context"),
+        (autoscaling_policy, "PrometheusQueryMixin"),
+        (autoscaling_policy, "AsyncInferenceAutoscalingPolicy"),
     ],
 )
 def test_names_that_are_not_there(place: object, name: str) -> None:

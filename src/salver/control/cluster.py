@@ -45,10 +45,11 @@ from salver.control.events import (
 from salver.control.fleet import Fleet
 from salver.control.invariants import check_invariants
 from salver.control.notes import Notes
+from salver.control.recovery import SavedSpecs
 from salver.control.replica import Replica, Signal, State
 from salver.control.routing_table import routing_table
 from salver.control.status import application_view
-from salver.records import ApplicationSpec, Capacity, DeploymentId, DeploymentSpec, Target
+from salver.records import ApplicationSpec, Capacity, DeploymentId, Target
 from salver.views import ApplicationView
 from salver.wire.snapshot import Snapshot
 
@@ -213,22 +214,13 @@ class Cluster:
         good = {spec.name: spec for spec in target.last_good}
         for spec in target.applications:
             self._applications[spec.name] = self._new_application(spec, now, good.get(spec.name), target.replicas)
-        specs = {deployment.id: (spec, deployment) for spec in target.applications for deployment in spec.deployments}
-        of_good = {
-            (deployment.id, deployment.version): (spec, deployment)
-            for spec in target.last_good
-            for deployment in spec.deployments
-        }
+        saved = SavedSpecs(target)
         commands: list[Command] = []
         for process in processes:
-            found = specs.get(process.deployment)
-            if found is None:
-                commands += self._fleet.condemn(process, now)
-                continue
-            application, deployment = found
-            if process.version != deployment.version:
-                application, deployment = of_good.get((process.deployment, process.version), found)
-            commands += self._fleet.adopt(process, application, _as_found(deployment, process), now)
+            found = saved.of(process)
+            commands += (
+                self._fleet.condemn(process, now) if found is None else self._fleet.adopt(process, *found, now)
+            )
         return commands
 
     def _deploy(self, spec: ApplicationSpec, now: float) -> None:
@@ -386,17 +378,6 @@ class Cluster:
             return []
         self._snapshot = msgspec.structs.replace(same, version=last.version + 1)
         return [Publish(self._snapshot)]
-
-
-def _as_found(deployment: DeploymentSpec, process: FoundProcess) -> DeploymentSpec:
-    """The spec that a found process was started with, as far as the saved target can tell.
-
-    The code of versions before the last good one is not saved. Without a definition a replica serves on if it is
-    constructed, and fails to initialize if it is not, which is what should become of it.
-    """
-    if process.version == deployment.version:
-        return deployment
-    return msgspec.structs.replace(deployment, version=process.version, definition=b"")
 
 
 def _described(spec: ApplicationSpec) -> str:

@@ -25,10 +25,13 @@ _BOARD_BYTES = _PLACES_AT + SLOTS * _PLACE_BYTES
 
 
 def create_load_board(path: Path) -> None:
-    """Make the file, all zero, for this user only. It takes memory for slots in use alone."""
+    """Make the file, all zero, for this user only.
+
+    All of its space is taken now: on a disk that is full later, writing to a page that is not there would be SIGBUS.
+    """
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
-        os.ftruncate(descriptor, _BOARD_BYTES)
+        os.posix_fallocate(descriptor, 0, _BOARD_BYTES)
     finally:
         os.close(descriptor)
 
