@@ -25,9 +25,7 @@ IN_PEACE_S = 7.0
 
 def wait_for_another(run: SalverRun, role: str, stopped: int, within: float) -> int:
     """The pid of the one that has taken the place of ``stopped``."""
-    return eventually(
-        f"another {role} runs", lambda: [pid for pid in run.pids()[role] if pid != stopped], within
-    )[0]
+    return eventually(f"another {role} runs", lambda: [pid for pid in run.pids()[role] if pid != stopped], within)[0]
 
 
 def test_a_stopped_controller_is_replaced_and_nothing_is_lost(worker_run: WorkerRun) -> None:
