@@ -12,6 +12,7 @@ from salver.control.events import (
     ReplicaInitialized,
     StartFailed,
 )
+from salver.control.status import FAILURES_OF_A_CRASH_LOOP
 
 R0 = "shop#model#r0"
 R1 = "shop#model#r1"
@@ -260,3 +261,23 @@ def test_an_exit_and_an_initialization_that_cross_on_the_way() -> None:
 
     assert scene.send(ReplicaInitialized(R0)) == []
     assert scene.routed() == ()
+
+
+def test_a_crash_loop_refuses_requests_at_once_and_goes_on_trying() -> None:
+    scene = Scene()
+    scene.deploy(deployment_spec())
+    scene.running("shop#model#r0")
+    scene.exited("shop#model#r0")
+    for number in range(1, FAILURES_OF_A_CRASH_LOOP + 1):
+        [route] = scene.cluster.snapshot().deployments
+        assert route.unavailable == "", "it may come back soon: requests wait"
+        scene.running(f"shop#model#r{number}")
+        scene.exited(f"shop#model#r{number}")
+        scene.wait_for_deadline()
+    [route] = scene.cluster.snapshot().deployments
+    assert route.unavailable.startswith("its replicas crash again and again: replica shop#model#r5 was killed by")
+    assert scene.deployment().status == "UNHEALTHY"
+
+    scene.running("shop#model#r6")
+    [route] = scene.cluster.snapshot().deployments
+    assert route.unavailable == ""

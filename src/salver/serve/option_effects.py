@@ -42,7 +42,7 @@ UPDATE_CLASSES: dict[str, UpdateClass] = {
     "backpressure_config": UpdateClass.LIGHT,
     "autoscaling_config": UpdateClass.LIGHT,
     "graceful_shutdown_wait_loop_s": UpdateClass.LIGHT,
-    "graceful_shutdown_timeout_s": UpdateClass.LIGHT,
+    "graceful_shutdown_timeout_s": UpdateClass.RECONFIGURE,
     "health_check_period_s": UpdateClass.LIGHT,
     "health_check_timeout_s": UpdateClass.LIGHT,
     "logging_config": UpdateClass.RECONFIGURE,
@@ -56,7 +56,7 @@ UPDATE_CLASSES: dict[str, UpdateClass] = {
     "idempotent": UpdateClass.LIGHT,
     "hang_timeout_s": UpdateClass.LIGHT,
     "cancel_grace_s": UpdateClass.RECONFIGURE,
-    "max_rss": UpdateClass.LIGHT,
+    "max_rss": UpdateClass.RECONFIGURE,
     "max_requests": UpdateClass.RECONFIGURE,
 }
 
