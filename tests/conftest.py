@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Generator
@@ -21,6 +22,7 @@ from harness.worker import WORKER, Held
 def runtime_folder() -> Generator[Path]:
     """XDG_RUNTIME_DIR of this test process: short, since a Unix socket's path must fit in 108 bytes."""
     adopt_orphans()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it, and commands would, too
     folder = Path(tempfile.mkdtemp(prefix="st-", dir="/tmp"))
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("XDG_RUNTIME_DIR", str(folder))

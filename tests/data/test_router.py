@@ -581,7 +581,7 @@ def test_a_replica_that_hangs_up_at_once_gets_no_request_that_is_lost(monkeypatc
             attempts = iter(range(1000))
             path = f"{scene.folder}/flaky"
             server = await asyncio.get_running_loop().create_unix_server(
-                lambda: HangsUp() if next(attempts) < 30 else replica.replica.accept(), path
+                lambda: HangsUp() if next(attempts) < 12 else replica.replica.accept(), path
             )
             router = scene.router(ReplicaRoute(replica.route.replica_id, f"unix:{path}", replica.slot))
             calls = [submit(router, "work", number) for number in range(5)]

@@ -139,7 +139,7 @@ def test_the_page_works(
     ("victim", "told", "chat"),
     [
         ("Newsroom", ["urn:salver:problem:replica-died"], [1011, "The replica died while it handled this request."]),
-        ("NewsWire", ["urn:salver:problem:application-error"], []),
+        ("NewsWire", ["urn:salver:problem:replica-died"], []),
         ("proxy", [], [1006, ""]),
     ],
 )

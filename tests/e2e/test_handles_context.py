@@ -11,7 +11,7 @@ import pytest
 from e2e.handle_scene import WITHIN_S, Run, run
 from harness.waiting import eventually
 from salver import serve
-from salver.serve.context import _get_serve_request_context, get_replica_context
+from salver.serve.context import ReplicaRank, _get_serve_request_context, get_replica_context
 from salver.serve.exceptions import RayServeException
 from salver.serve.handle import DeploymentHandle
 
@@ -99,7 +99,7 @@ def test_a_replica_knows_itself(parent: DeploymentHandle[Any]) -> None:
     app, deployment, tag, replica_id, *rest = parent.replica.remote().result(timeout_s=WITHIN_S)
     assert (app, deployment) == ("default", "Parent")
     assert replica_id == f"default#Parent#{tag}"
-    assert rest == [1, None, None, True]
+    assert rest == [1, ReplicaRank(0, 0, 0), None, True]
 
 
 def test_outside_of_replicas_there_is_no_replica_context() -> None:

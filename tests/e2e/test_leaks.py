@@ -24,9 +24,14 @@ WorkerRun = Callable[..., SalverRun]
 
 
 def descriptors(run: SalverRun) -> dict[str, int]:
-    """How many descriptors the processes of each role hold, together."""
+    """How many descriptors the processes of each role hold, but for log files, which the first line opens."""
     eventually("the build has ended", lambda: not any(title(pid).startswith("salver: build") for pid in below(run)))
-    return {role: sum(psutil.Process(pid).num_fds() for pid in pids) for role, pids in run.pids().items()}
+    return {role: sum(_descriptors_of(pid) for pid in pids) for role, pids in run.pids().items()}
+
+
+def _descriptors_of(pid: int) -> int:
+    logs = [each for each in psutil.Process(pid).open_files() if each.path.endswith(".log")]
+    return psutil.Process(pid).num_fds() - len(logs)
 
 
 def below(run: SalverRun) -> list[int]:

@@ -79,7 +79,9 @@ def _logs_root() -> Path:
     state = os.environ.get("XDG_STATE_HOME", "")
     try:
         root = (Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state") / "salver" / LOGS
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        root.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        root.parent.mkdir(mode=0o700, exist_ok=True)
+        root.mkdir(mode=0o700, exist_ok=True)
         if os.access(root, os.W_OK | os.X_OK):
             return root
     except (OSError, RuntimeError):  # a home that is read-only, or none at all
