@@ -73,7 +73,7 @@ class Constructors:
         """Ask a constructor that has not returned where it is: afterwards nobody can tell."""
         command = self._running.pop(replica_id, None)
         if command is not None:
-            where = _innermost(await self._engine.where(replica_id))
+            where = innermost(await self._engine.where(replica_id))
             self._show(command.deployment.id, "was stopped before it returned", where)
 
     def _show(self, deployment: DeploymentId, what: str, details: str) -> None:
@@ -88,11 +88,11 @@ class Constructors:
         while True:
             await asyncio.sleep(_REMIND_EVERY_S)
             seconds += _REMIND_EVERY_S
-            where = _innermost(await self._engine.where(command.replica_id))
+            where = innermost(await self._engine.where(command.replica_id))
             name = command.deployment.id.name
             logger.warning("the constructor of %s has run for %.0f s, it is at\n%s", name, seconds, where)
 
 
-def _innermost(stack: str) -> str:
+def innermost(stack: str) -> str:
     """The part of a dumped stack above our own frames: the user's code, innermost first."""
     return "\n".join(takewhile(lambda line: _OUR_FOLDER not in line, stack.splitlines()))

@@ -17,7 +17,7 @@ from salver.control.events import (
     ReplicaWorn,
     StartReplica,
 )
-from salver.controller.constructors import Constructors
+from salver.controller.constructors import Constructors, innermost
 from salver.controller.failpoints import Failpoint, reach
 from salver.controller.health import HealthChecks
 from salver.controller.liveness import Liveness
@@ -44,7 +44,16 @@ class _Known:
         self.slot = slot
         self.deployment = deployment
         self.client: ReplicaClient | None = None
-        self.constructed = Constructed()
+        self.constructed: Constructed | None = None
+        """What it said of itself when its constructor had returned."""
+
+    @property
+    def checks_health(self) -> bool:
+        return self.constructed is not None and self.constructed.checks_health
+
+    @property
+    def records_stats(self) -> bool:
+        return self.constructed is not None and self.constructed.records_stats
 
 
 class Operations:
@@ -118,7 +127,7 @@ class Operations:
         return [
             replica_id
             for replica_id, known in self._known.items()
-            if str(known.deployment) == key and known.constructed.records_stats
+            if str(known.deployment) == key and known.records_stats
         ]
 
     def was_killed(self, replica_id: str) -> bool:
@@ -133,7 +142,7 @@ class Operations:
     def deployment_changed(self, deployment: DeploymentSpec) -> None:
         """How often its replicas are asked for their health may be different now."""
         for replica_id, known in self._known.items():
-            if known.deployment == deployment.id and known.constructed.checks_health:
+            if known.deployment == deployment.id and known.checks_health:
                 self._health.watch(replica_id, deployment)
 
     def process_ended(self, replica_id: str) -> None:
@@ -184,7 +193,7 @@ class Operations:
             self._liveness.watch(command.replica_id, known.slot)
         reach(Failpoint.BEFORE_INITIALIZE)
         await self._constructors.construct(command)
-        if known.constructed.checks_health and self._known.get(command.replica_id) is known:
+        if known.checks_health and self._known.get(command.replica_id) is known:
             self._health.watch(command.replica_id, command.deployment)
 
     def _constructed(self, replica_id: str, constructed: Constructed) -> None:
@@ -193,10 +202,12 @@ class Operations:
             known.constructed = constructed
 
     async def _kill(self, replica_id: str) -> None:
+        asked_again = replica_id in self._killed
         self._killed.add(replica_id)
         await self._constructors.before_kill(replica_id)
-        if self._known.get(replica_id) is not None:
-            where = await self._engine.where(replica_id)  # afterwards nobody can tell
+        known = self._known.get(replica_id)
+        if known is not None and known.constructed is not None and not asked_again:
+            where = innermost(await self._engine.where(replica_id))  # afterwards nobody can tell
             logger.warning("replica %s is killed%s", replica_id, f"; it is at\n{where}" if where else "")
         reach(Failpoint.BEFORE_KILL)
         self._engine.kill(replica_id)
