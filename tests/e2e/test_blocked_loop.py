@@ -115,6 +115,7 @@ def silenced(run: SalverRun, silent: int, since: float) -> None:
     """Check that requests go to the other replica from some moment on, and that this comes soon enough."""
     (other,) = set(run.pids()["replica"]) - {silent}
     busy = get_later(f"{run.url}?what=hold&s=12")  # the other one runs as much as the silent one then
+    eventually("it has come to the other", lambda: other in busy_replicas(run))
     eventually(
         "twenty requests in a row are answered",
         lambda: all(answered_by(run) == other for _ in range(20)),
