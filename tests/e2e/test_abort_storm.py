@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import requests
 
+from harness.descriptors import descriptors, wait_for_no_more_than
 from harness.instance import SalverRun
 from harness.waiting import eventually
 
@@ -124,10 +125,6 @@ async def storm(port: int) -> None:
     await asyncio.sleep(0)
 
 
-def held(run: SalverRun) -> dict[str, int]:
-    return {role: sum(psutil.Process(pid).num_fds() for pid in pids) for role, pids in run.pids().items()}
-
-
 def resident_mb(run: SalverRun, role: str) -> float:
     return sum(psutil.Process(pid).memory_info().rss for pid in run.pids()[role]) / 1e6
 
@@ -140,12 +137,10 @@ def test_ten_thousand_aborts_leave_no_slot_task_or_descriptor(salver_run: Start,
 
     state()  # the first call of the child starts what calls need
     tasks = state()
-    before = held(run)
+    before = descriptors(run)
     asyncio.run(storm(run.port))
     eventually("no task is left", lambda: all(now <= tasks[where] for where, now in state().items()), 30)
-    eventually(
-        "no descriptor is left", lambda: all(now <= before[role] for role, now in held(run).items()) or held(run), 30
-    )
+    wait_for_no_more_than(run, before)
     with requests.Session() as session:  # every slot, of the root and of the child
         for _ in range(20):
             assert session.get(f"{run.url}child", timeout=30).text == "child"

@@ -13,39 +13,19 @@ from pathlib import Path
 import psutil
 import pytest
 
+from harness.descriptors import descriptors, wait_for_no_more_than
 from harness.http import get
 from harness.instance import SalverRun
 from harness.leaks import assert_nothing_left, belongings
 from harness.load import ConstantLoad
-from harness.processes import descendants, title
+from harness.processes import descendants
 from harness.waiting import eventually
 
 WorkerRun = Callable[..., SalverRun]
 
 
-def descriptors(run: SalverRun) -> dict[str, int]:
-    """How many descriptors the processes of each role hold, but for log files, which the first line opens."""
-    eventually("the build has ended", lambda: not any(title(pid).startswith("salver: build") for pid in below(run)))
-    return {role: sum(_descriptors_of(pid) for pid in pids) for role, pids in run.pids().items()}
-
-
-def _descriptors_of(pid: int) -> int:
-    logs = [each for each in psutil.Process(pid).open_files() if each.path.endswith(".log")]
-    return psutil.Process(pid).num_fds() - len(logs)
-
-
 def below(run: SalverRun) -> list[int]:
     return descendants(run.cli_pid)
-
-
-def wait_for_no_more_than(run: SalverRun, before: dict[str, int]) -> None:
-    """Wait until no role holds more than ``before``; an answer may take a moment to be closed on both sides."""
-
-    def growth() -> dict[str, int]:
-        now = descriptors(run)
-        return {role: now[role] - before[role] for role in before if now[role] > before[role]}
-
-    eventually("the processes hold no more than before", lambda: not growth(), 20)
 
 
 def test_clients_that_go_away_leave_nothing(worker_run: WorkerRun, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from harness.descriptors import descriptors, wait_for_no_more_than
 from harness.http import get
 from harness.instance import SalverRun
-from harness.waiting import eventually
 
 WITHIN_S = 20.0
 
@@ -244,14 +244,11 @@ def _sent(run: SalverRun) -> int:
 def test_clients_that_come_and_go_leave_nothing(talk: Start) -> None:
     run = talk(slots=5)
 
-    def descriptors() -> dict[str, int]:
-        return {role: sum(psutil.Process(pid).num_fds() for pid in pids) for role, pids in run.pids().items()}
-
     with dial(run, "echo") as client:
         client.send("warm")
         client.recv(timeout=WITHIN_S)
     _sent(run)
-    before = eventually("nothing but the instance is left", descriptors)
+    before = descriptors(run)
     for number in range(60):
         with dial(run, "echo") as client:  # waits for a slot when the clients before have just left
             client.send("x")
@@ -259,9 +256,4 @@ def test_clients_that_come_and_go_leave_nothing(talk: Start) -> None:
             if number % 3 == 0:
                 client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
                 client.socket.shutdown(socket.SHUT_RDWR)  # without a close
-
-    def growth() -> dict[str, int]:
-        now = descriptors()
-        return {role: now[role] - before[role] for role in before if now[role] > before[role]}
-
-    eventually("the processes hold no more than before", lambda: not growth(), WITHIN_S)
+    wait_for_no_more_than(run, before)
