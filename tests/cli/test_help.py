@@ -24,6 +24,7 @@ COMMANDS = [
     "rollback",
     "delete",
     "shutdown",
+    "bench",
 ]
 
 

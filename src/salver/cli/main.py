@@ -47,6 +47,9 @@ _SECTIONS = {
         "delete": "salver.cli.delete",
         "shutdown": "salver.cli.shutdown",
     },
+    "Measure": {
+        "bench": "salver.cli.bench",
+    },
 }
 
 cli = click.version_option(__version__, prog_name="salver")(
