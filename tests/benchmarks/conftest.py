@@ -1,0 +1,8 @@
+"""Lets tests import the harness's modules, which live beside its command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
