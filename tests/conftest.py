@@ -10,12 +10,41 @@ import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from harness.instance import SalverRun, command_line, new_runtime_folder
 from harness.leaks import AsyncioComplaints, assert_nothing_left, belongings
 from harness.processes import adopt_orphans
 from harness.worker import WORKER, Held
+
+# An example that fails has been there before: what fails is what was changed. SALVER_FUZZ looks for others.
+hypothesis.settings.register_profile("salver", deadline=None, derandomize="SALVER_FUZZ" not in os.environ)
+hypothesis.settings.load_profile("salver")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes more than ten seconds, and starts first")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share what a module starts run in one worker; what takes long starts first, the quickest come last."""
+    for item in items:
+        if _shares(item) and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=_turn)
+
+
+def _shares(item: pytest.Item) -> bool:
+    fixtures = item._fixtureinfo.name2fixturedefs.values() if isinstance(item, pytest.Function) else ()
+    return any(fixture.scope == "module" for definitions in fixtures for fixture in definitions)
+
+
+def _turn(item: pytest.Item) -> int:
+    if item.get_closest_marker("slow"):
+        return 0
+    return 1 if any(folder in item.path.parts for folder in ("e2e", "chaos", "cli")) else 2
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -66,6 +95,23 @@ def salver_run(tmp_path: Path) -> Generator[Callable[..., SalverRun]]:
         if wait_ready:
             run.wait_ready(ready_within)
         return run
+
+    yield start
+    for run in reversed(runs):
+        run.stop()
+
+
+@pytest.fixture(scope="module")
+def module_run(tmp_path_factory: pytest.TempPathFactory, runtime_folder: Path) -> Generator[Callable[..., SalverRun]]:
+    """``module_run("app:app", files={"app.py": source})``: like ``salver_run``, until the module's last test."""
+    runs: list[SalverRun] = []
+
+    def start(*argv: str, files: dict[str, str], env: dict[str, str] | None = None) -> SalverRun:
+        folder = tmp_path_factory.mktemp("app")
+        write_files(folder, files)
+        runs.append(SalverRun.launch("salver", "run", *argv, "--port", "0", cwd=folder, env=env))
+        runs[-1].wait_ready()
+        return runs[-1]
 
     yield start
     for run in reversed(runs):

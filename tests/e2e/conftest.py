@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 import uvloop
 
+from e2e.warm_instance import WarmInstance
 from salver import serve
 
 
@@ -16,9 +18,25 @@ def first_event_loop() -> None:
     uvloop.new_event_loop().close()
 
 
+@pytest.fixture(scope="module")
+def warm_instance(runtime_folder: Path) -> Generator[WarmInstance]:
+    """One instance for the tests of a module."""
+    with WarmInstance() as instance:
+        yield instance
+
+
 @pytest.fixture
-def instance_url() -> Generator[str]:
-    """An instance of this process's own, without applications; the URL of its HTTP ingress."""
-    serve.start(http_options={"port": 0})
-    yield serve.status().instance.url
-    serve.shutdown()
+def instance_url(warm_instance: WarmInstance) -> Generator[str]:
+    """The module's instance, without applications before and after the test; the URL of its HTTP ingress."""
+    yield warm_instance.url
+    warm_instance.empty()
+
+
+@pytest.fixture(scope="module", params=["processes", "local"])
+def handle_instance(request: pytest.FixtureRequest, runtime_folder: Path) -> Generator[WarmInstance | None]:
+    """One instance for the tests of a module; None, and none, for those in local testing mode."""
+    if request.param == "local":
+        yield None
+        return
+    with WarmInstance() as instance:
+        yield instance

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from e2e.warm_instance import WarmInstance
 from salver import serve
 from salver.serve.deployment import Application
 from salver.serve.handle import DeploymentHandle
@@ -16,12 +17,16 @@ WITHIN_S = 30.0
 Run = Callable[[Application], DeploymentHandle[Any]]
 
 
-@pytest.fixture(params=["processes", "local"])
-def run(request: pytest.FixtureRequest) -> Generator[Run]:
+@pytest.fixture
+def run(handle_instance: WarmInstance | None) -> Generator[Run]:
     """``run(application)``: its handle; the test runs once with real replicas and once in local testing mode."""
-    if request.param == "local":
+    if handle_instance is None:
         yield lambda application: serve.run(application, _local_testing_mode=True)
+        serve.shutdown()
     else:
-        serve.start(http_options={"port": 0})
         yield serve.run
-    serve.shutdown()
+        handle_instance.empty()
+
+
+only_in_processes = pytest.mark.parametrize("handle_instance", ["processes"], indirect=True)
+"""For tests of what cannot happen in one process."""

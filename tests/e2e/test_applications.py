@@ -188,14 +188,31 @@ def test_delete_waits_until_it_is_gone(instance_url: str) -> None:
     assert get(f"{instance_url}b") == (200, "b")
 
 
-def test_shutdown_may_be_repeated_and_serve_started_again(instance_url: str) -> None:
-    serve.run(Named.bind("a"))
-    serve.shutdown()
-    serve.shutdown()
-    with pytest.raises(RayServeException, match="No instance is running"):
-        serve.status()
-    serve.start(http_options={"port": 0})
-    assert serve.run(Named.bind("again")).remote().result() == "again"
+def test_shutdown_may_be_repeated_and_serve_started_again(
+    run_python: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    source = """
+from salver import serve
+from salver.serve.exceptions import RayServeException
+
+@serve.deployment
+def named():
+    return "again"
+
+serve.start(http_options={"port": 0})
+serve.run(named.bind())
+serve.shutdown()
+serve.shutdown()
+try:
+    serve.status()
+except RayServeException as error:
+    print(error)
+serve.start(http_options={"port": 0})
+print(serve.run(named.bind()).remote().result())
+"""
+    answer = run_python(source)
+    assert answer.stdout.startswith("No instance is running"), answer.stderr
+    assert answer.stdout.endswith("\nagain\n"), answer.stderr
 
 
 def test_a_second_start_is_ignored_with_a_warning(instance_url: str) -> None:

@@ -69,6 +69,12 @@ app = Root.bind(Child.bind())
 """
 
 
+@pytest.fixture(scope="module")
+def shared(module_run: Start) -> SalverRun:
+    """For the tests that leave it as it was."""
+    return module_run("app:app", files=app())
+
+
 def app(ongoing: int = 100) -> dict[str, str]:
     return {"app.py": APP.replace("ONGOING", str(ongoing))}
 
@@ -79,18 +85,27 @@ def get(run: SalverRun, path: str, timeout_s: float | None = None, **headers: st
     return requests.get(f"{run.url}{path}", headers=headers, timeout=30)
 
 
+def expires(run: SalverRun, path: str, mark: Path, **headers: str) -> tuple[requests.Response, float]:
+    """The answer to a request whose user code ran when its time was over, and the deadline that this took."""
+    timeout_s = 0.5
+    while True:
+        answer = get(run, f"{path}?mark={mark}", timeout_s, **headers)
+        if marked(mark, "started").exists():
+            return answer, timeout_s
+        timeout_s *= 2  # a starved machine had not come to it
+
+
 def marked(mark: Path, what: str) -> Path:
     return mark.with_name(f"{mark.name}.{what}")
 
 
-def test_a_client_sets_its_deadline(salver_run: Start, tmp_path: Path) -> None:
-    run = salver_run("app:app", "--port", "0", files=app())
+def test_a_client_sets_its_deadline(shared: SalverRun, tmp_path: Path) -> None:
     began = time.monotonic()
-    answer = get(run, f"wait?mark={tmp_path}/m", 0.5, **{"x-request-id": "mine"})
-    assert (answer.status_code, answer.text) == (504, "Request mine timed out after 0.5s.")
-    assert 0.4 < time.monotonic() - began < 5
+    answer, timeout_s = expires(shared, "wait", tmp_path / "m", **{"x-request-id": "mine"})
+    assert (answer.status_code, answer.text) == (504, f"Request mine timed out after {timeout_s:g}s.")
+    assert 0.4 < time.monotonic() - began < 10 * timeout_s
     eventually("user code was cancelled", marked(tmp_path / "m", "cancelled").exists)
-    assert get(run, "", 5).text == "ok"
+    assert get(shared, "", 30).text == "ok"
 
 
 def test_the_deadline_of_the_instance_and_a_client_that_waives_it(salver_run: Start, tmp_path: Path) -> None:
@@ -100,6 +115,7 @@ def test_the_deadline_of_the_instance_and_a_client_that_waives_it(salver_run: St
     with socket.create_connection(("127.0.0.1", run.port), 10) as client:
         text = f"GET /wait?mark={mark} HTTP/1.1\r\nhost: a\r\nx-request-timeout-seconds: 0\r\n\r\n"
         client.sendall(text.encode())
+        eventually("it runs", marked(mark, "started").exists)
         client.settimeout(1.5)
         with pytest.raises(TimeoutError):
             client.recv(1)
@@ -107,24 +123,21 @@ def test_the_deadline_of_the_instance_and_a_client_that_waives_it(salver_run: St
 
 
 @pytest.mark.parametrize("value", ["soon", "nan", "1 s"])
-def test_a_deadline_that_is_no_number_is_the_clients_error(salver_run: Start, value: str) -> None:
-    run = salver_run("app:app", "--port", "0", files=app())
-    answer = get(run, "", **{"x-request-timeout-seconds": value})
+def test_a_deadline_that_is_no_number_is_the_clients_error(shared: SalverRun, value: str) -> None:
+    answer = get(shared, "", **{"x-request-timeout-seconds": value})
     assert (answer.status_code, answer.text.strip()) == (400, "x-request-timeout-seconds is not a number")
 
 
-def test_what_remains_travels_to_child_calls(salver_run: Start) -> None:
-    run = salver_run("app:app", "--port", "0", files=app())
-    assert 10 < float(get(run, "remaining", 20).text) <= 20
-    assert get(run, "remaining").text == "None"
+def test_what_remains_travels_to_child_calls(shared: SalverRun) -> None:
+    assert 10 < float(get(shared, "remaining", 20).text) <= 20
+    assert get(shared, "remaining").text == "None"
 
 
-def test_expiry_cancels_child_calls(salver_run: Start, tmp_path: Path) -> None:
+def test_expiry_cancels_child_calls(shared: SalverRun, tmp_path: Path) -> None:
     """The one that is awaited, and the one that nobody awaits."""
-    run = salver_run("app:app", "--port", "0", files=app())
-    assert get(run, f"child?mark={tmp_path}/awaited", 0.5).status_code == 504
+    assert expires(shared, "child", tmp_path / "awaited")[0].status_code == 504
     eventually("the child was cancelled", marked(tmp_path / "awaited", "cancelled").exists)
-    assert get(run, f"forgotten?mark={tmp_path}/forgotten", 0.5).status_code == 504
+    assert expires(shared, "forgotten", tmp_path / "forgotten")[0].status_code == 504
     eventually("the forgotten child was cancelled", marked(tmp_path / "forgotten", "cancelled").exists)
 
 
@@ -139,10 +152,9 @@ def test_a_request_that_waits_in_the_queue_expires_there(salver_run: Start, tmp_
     assert not marked(tmp_path / "queued", "started").exists()
 
 
-def test_a_stream_that_takes_too_long_is_cut(salver_run: Start, tmp_path: Path) -> None:
-    run = salver_run("app:app", "--port", "0", files=app())
-    headers = {"x-request-timeout-seconds": "0.5"}
-    with requests.get(f"{run.url}stream?mark={tmp_path}/m", headers=headers, stream=True, timeout=30) as answer:
+def test_a_stream_that_takes_too_long_is_cut(shared: SalverRun, tmp_path: Path) -> None:
+    headers = {"x-request-timeout-seconds": "2"}
+    with requests.get(f"{shared.url}stream?mark={tmp_path}/m", headers=headers, stream=True, timeout=30) as answer:
         assert answer.status_code == 200
         pieces = answer.iter_content(None)
         assert next(pieces) == b"first"
@@ -151,9 +163,8 @@ def test_a_stream_that_takes_too_long_is_cut(salver_run: Start, tmp_path: Path) 
     eventually("the generator was cancelled", marked(tmp_path / "m", "cancelled").exists)
 
 
-def test_a_problem_document_for_those_who_accept_it(salver_run: Start, tmp_path: Path) -> None:
-    run = salver_run("app:app", "--port", "0", files=app())
-    answer = get(run, f"wait?mark={tmp_path}/m", 0.3, accept="application/problem+json", **{"x-request-id": "mine"})
+def test_a_problem_document_for_those_who_accept_it(shared: SalverRun, tmp_path: Path) -> None:
+    answer = get(shared, f"wait?mark={tmp_path}/m", 0.3, accept="application/problem+json", **{"x-request-id": "mine"})
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json() == {
         "type": "urn:salver:problem:timeout",

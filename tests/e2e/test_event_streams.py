@@ -39,9 +39,13 @@ app = Events.bind()
 """
 
 
+@pytest.fixture(scope="module")
+def run(module_run: Callable[..., SalverRun]) -> SalverRun:
+    return module_run("events:app", files={"events.py": SOURCE})
+
+
 @pytest.fixture
-def connection(salver_run: Callable[..., SalverRun]) -> Generator[http.client.HTTPConnection]:
-    run = salver_run("events:app", "--port", "0", files={"events.py": SOURCE})
+def connection(run: SalverRun) -> Generator[http.client.HTTPConnection]:
     client = http.client.HTTPConnection("127.0.0.1", run.port, timeout=WITHIN_S)
     yield client
     client.close()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from e2e.handle_scene import WITHIN_S, Run, run
+from e2e.handle_scene import WITHIN_S, Run, only_in_processes, run
 from harness.waiting import eventually
 from salver import serve
 from salver.serve.context import _get_serve_request_context
@@ -261,8 +261,9 @@ def test_a_task_that_is_cancelled_while_it_reads_ends_the_stream(press: Deployme
     eventually("its finally block has run", lambda: closed(press) == ["wait_after_first"], WITHIN_S)
 
 
-def test_a_replica_that_dies_ends_the_stream_after_what_came(instance_url: str) -> None:
-    press = serve.run(Press.bind())
+@only_in_processes
+def test_a_replica_that_dies_ends_the_stream_after_what_came(run: Run) -> None:
+    press = run(Press.bind())
     stream = streaming(press, "pid_and_then")
     os.kill(next(stream), signal.SIGKILL)
     with pytest.raises(ReplicaUnavailableError):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -62,12 +61,8 @@ app = Desk.bind()
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, runtime_folder: Path) -> Generator[SalverRun]:
-    folder = tmp_path_factory.mktemp("app")
-    (folder / "app.py").write_text(APP)
-    started = SalverRun.start("salver", "run", "app:app", "--port", "0", cwd=folder)
-    yield started
-    started.stop()
+def run(module_run: Callable[..., SalverRun]) -> SalverRun:
+    return module_run("app:app", files={"app.py": APP})
 
 
 def counts(run: SalverRun) -> list[int]:

@@ -311,16 +311,3 @@ def test_an_array_of_10_mb_comes_through_fast(store: DeploymentHandle[Any]) -> N
             call()
             best[name] = max(best.get(name, 0), array.nbytes / 1e9 / (time.perf_counter() - start))
     assert min(best.values()) > 0.2, best
-
-
-def test_in_local_testing_mode_too() -> None:
-    store = serve.run(Store.bind(), _local_testing_mode=True)
-    array = np.arange(SIZE, dtype=np.uint8)
-    assert store.total.remote(array).result(timeout_s=WITHIN_S) == (int(array.sum()), False)
-    result = store.same.remote(array).result(timeout_s=WITHIN_S)
-    assert np.array_equal(result, array)
-    items = store.options(method_name="stream", stream=True).remote(10)
-    assert [int(item[0]) for item in items] == list(range(10))
-    del result, items
-    eventually("everything is let go", lambda: shared_memory_of("self") == (0, 0), WITHIN_S)
-    serve.shutdown()

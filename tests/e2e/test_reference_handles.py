@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from e2e.handle_scene import WITHIN_S, Run, run
+from e2e.handle_scene import WITHIN_S, Run, only_in_processes, run
 from harness.waiting import eventually
 from salver import serve
 from salver.serve.exceptions import (
@@ -218,12 +218,12 @@ def test_a_deployment_that_failed_is_unavailable(run: Run) -> None:
     assert issubclass(DeploymentUnavailableError, RayServeException)
 
 
-@pytest.mark.usefixtures("instance_url")
+@only_in_processes
 @pytest.mark.parametrize("idempotent", [False, True])
-def test_a_call_whose_replica_dies(tmp_path: Path, idempotent: bool) -> None:
+def test_a_call_whose_replica_dies(run: Run, tmp_path: Path, idempotent: bool) -> None:
     """It may have had an effect already: only a deployment that says so is called again."""
     mark = tmp_path / "mark"
-    response = serve.run(Mortal.options(idempotent=idempotent).bind()).hold.remote(str(mark))
+    response = run(Mortal.options(idempotent=idempotent).bind()).hold.remote(str(mark))
     pid = eventually("it runs", lambda: mark.exists() and mark.read_text(), WITHIN_S)
     os.kill(int(pid), signal.SIGKILL)
     if idempotent:

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.processes import descendants, is_alive, living, role
-from harness.waiting import eventually
+from harness.waiting import Patience, eventually, patience
 
 READY = re.compile(r"Ready in [\d.]+ s · (?P<url>https?://\S+)")
 
 _GONE_WITHIN_S = 10.0
+_LOOK_S = 0.1
 _numbers = itertools.count()
 
 
@@ -105,7 +106,7 @@ class SalverRun:
             raise
         return run
 
-    def wait_ready(self, within: float = 30.0) -> None:
+    def wait_ready(self, within: float | Patience = 30.0) -> None:
         """Wait for the Ready line. Raises AssertionError, with the output, when there is none in time."""
         self.url = self.wait_for_output(READY, within)["url"]
         self._identify()
@@ -128,18 +129,17 @@ class SalverRun:
         with self._changed:
             return self._output.decode(errors="replace")
 
-    def wait_for_output(self, pattern: str | re.Pattern[str], within: float = 10.0) -> re.Match[str]:
+    def wait_for_output(self, pattern: str | re.Pattern[str], within: float | Patience = 10.0) -> re.Match[str]:
         """Wait until the output matches. Raises AssertionError, with the output, when it will not or is late."""
         expression = re.compile(pattern)
+        deadline = patience(within)
         with self._changed:
-            self._changed.wait_for(
-                lambda: expression.search(self.output()) is not None or not self._reader_runs(), within
-            )
-            found = expression.search(self.output())
+            while (found := expression.search(self.output())) is None and self._reader_runs() and deadline.left():
+                self._changed.wait(_LOOK_S)
         if found is None:
             self._process.poll()
             raise AssertionError(
-                f"{expression.pattern!r} not in the output within {within:g} s "
+                f"{expression.pattern!r} not in the output within {deadline.seconds:g} s "
                 f"(exit code {self._process.returncode}):\n{self.output()}"
             )
         return found
@@ -207,14 +207,19 @@ class SalverRun:
     def kill(self) -> None:
         self._process.send_signal(signal.SIGKILL)
 
-    def wait(self, timeout: float) -> int:
+    def wait(self, within: float | Patience) -> int:
         """The command's exit code. Raises AssertionError, with the output, when it runs longer."""
-        try:
-            return self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"still runs after {timeout:g} s\n{self.output()}") from None
+        deadline = patience(within)
+        while self._process.poll() is None:
+            if not deadline.left():
+                raise AssertionError(f"still runs after {deadline.seconds:g} s\n{self.output()}")
+            try:
+                self._process.wait(_LOOK_S)
+            except subprocess.TimeoutExpired:
+                continue
+        return self._process.returncode
 
-    def cli(self, *argv: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+    def cli(self, *argv: str, timeout: float = 100) -> subprocess.CompletedProcess[str]:
         """Another salver command beside this one."""
         return subprocess.run(
             command_line(("salver", *argv)),
@@ -227,7 +232,7 @@ class SalverRun:
             check=False,
         )
 
-    def assert_gone(self, processes: list[int], within: float) -> None:
+    def assert_gone(self, processes: list[int], within: float | Patience) -> None:
         """Check that its ``processes`` end, that its folder goes, and that its port can be bound.
 
         Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
 import os
 import signal
@@ -49,7 +50,7 @@ def belongings() -> Belongings:
         frozenset(_descriptors()),
         frozenset(thread.ident or 0 for thread in threading.enumerate() if thread.name.startswith("salver")),
         frozenset(descendants(os.getpid())),
-        frozenset(each for each in runtime.glob("**/salver/*") if each.name != "logs"),  # they are kept on purpose
+        frozenset(_instance_folders(runtime)),
     )
 
 
@@ -79,6 +80,12 @@ def _left(before: Belongings) -> Belongings:
         now.processes - before.processes,
         now.folders - before.folders,
     )
+
+
+def _instance_folders(runtime: Path) -> list[Path]:
+    """In this process's own runtime folder, and in those of the commands that it has started."""
+    found = itertools.chain(runtime.glob("salver/*"), runtime.glob("*/salver/*"))
+    return [each for each in found if each.name != "logs"]  # they are kept on purpose
 
 
 def _descriptors() -> list[tuple[int, str]]:

@@ -8,7 +8,10 @@ import time
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
+from harness.waiting import Patience
+
 _TIMEOUT_S = 30.0
+_LOOK_S = 0.1
 
 
 class Outcome(NamedTuple):
@@ -67,10 +70,13 @@ class ConstantLoad:
 
     def wait_for(self, count: int, within: float = 30.0) -> None:
         """Return when ``count`` more requests have ended than at the time of this call."""
+        deadline = Patience(within)
         with self._ended:
             target = len(self.results) + count
-            done = self._ended.wait_for(lambda: len(self.results) >= target, within)
-        assert done, f"{target - len(self.results)} of {count} requests have not ended within {within:g} s"
+            while len(self.results) < target and deadline.left():
+                self._ended.wait(_LOOK_S)
+            missing = target - len(self.results)
+        assert missing <= 0, f"{missing} of {count} requests have not ended within {within:g} s"
 
     def failures(self) -> list[Outcome]:
         """Everything but answers of 200."""
