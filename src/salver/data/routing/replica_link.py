@@ -131,8 +131,8 @@ class ReplicaLink:
         """The replica's part in a rendezvous hash."""
         self.channel: Channel | None = None
         self.connected = False
-        """The replica has said how many slots it has. A connection alone is no sign of life: the kernel makes it for a
-        process that is just being killed, and requests would be lost with it."""
+        """The replica has said how many slots it has. A connection alone is no sign of life: the kernel makes it for
+        a process that is just being killed, and requests would be lost with it."""
         self.streams: dict[int, Exchange] = {}
         """In the order in which they were sent."""
         self.unsent: set[int] = set()

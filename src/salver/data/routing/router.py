@@ -38,7 +38,7 @@ from salver.wire.messages import Hello
 from salver.wire.snapshot import DeploymentRoute
 
 _STALLED_AFTER_S = 0.01
-"""What waits at a replica that has ended nothing for so long is taken back: it was expected to take a fifth of that."""
+"""What waits at a replica that has ended nothing for so long is taken back: a fifth of that was expected."""
 
 _LOOK_AHEAD = 16  # how far into the queue a free slot looks for a request of its replica's models
 _PASSED_OVER_AT_MOST = 16  # how often in a row that may cost the head of the queue its turn
