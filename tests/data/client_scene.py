@@ -10,6 +10,7 @@ from typing import Any, cast
 from salver.data.http.connection import HTTPConnection
 from salver.data.http.exchange import RequestExchange
 from salver.data.http.limits import HTTPLimits
+from salver.data.routing.pace import Pace
 from salver.wire.frames import END, Buffer, Frame, Kind
 from salver.wire.messages import (
     ErrorKind,
@@ -112,6 +113,7 @@ class ScriptedLink:
     def __init__(self) -> None:
         self.frames: list[Frame] = []
         self.cancelled: list[int] = []
+        self.pace = Pace()
 
     @property
     def channel(self) -> ScriptedLink:

@@ -111,11 +111,12 @@ class Gated:
 
 
 class Peer:
-    """One end of a channel that keeps what it gets."""
+    """One end of a channel that keeps what it gets; what the replica says of its slots is kept apart."""
 
     def __init__(self) -> None:
         self.frames: asyncio.Queue[Frame] = asyncio.Queue()
         self.lost = asyncio.Event()
+        self.slots: list[int] = []
         self.times_lost = 0
         self.channel: Channel | None = None
 
@@ -124,7 +125,10 @@ class Peer:
         return self
 
     def frame_received(self, channel: Channel, frame: Frame) -> None:
-        self.frames.put_nowait(frame)
+        if frame.kind == Kind.SLOTS:
+            self.slots.append(frame.load)
+        else:
+            self.frames.put_nowait(frame)
 
     def channel_lost(self, channel: Channel) -> None:
         self.times_lost += 1
@@ -134,8 +138,9 @@ class Peer:
         assert self.channel is not None
         self.channel.send(kind, stream, meta, payload, flags)
 
-    def call(self, stream: int, method: str = "work", *args: object) -> None:
-        self.send(Kind.CALL, stream, encode(CallMeta(method, f"request-{stream}")), bytes(dump_value((args, {}))))
+    def call(self, stream: int, method: str = "work", *args: object, flags: int = 0) -> None:
+        meta = encode(CallMeta(method, f"request-{stream}"))
+        self.send(Kind.CALL, stream, meta, bytes(dump_value((args, {}))), flags)
 
     def request(self, stream: int, body: bytes = b"", method: str = "GET", flags: int = END) -> None:
         """An HTTP request, as the proxy passes it on."""
@@ -242,6 +247,7 @@ class RecordedCall:
         self.session_id = ""
         self.attempts = 0
         self.retryable = False
+        self.may_go_ahead = True
         self.dispatched: list[str] = []
         self.link: ReplicaLink | None = None
         self.stream = 0
@@ -254,7 +260,9 @@ class RecordedCall:
         self.link, self.stream = link, stream
         self.dispatched.append(link.route.replica_id)
         assert link.channel is not None
-        link.channel.send(Kind.CALL, stream, encode(CallMeta(self._method, "id")), dump_value((self._args, {})))
+        meta = encode(CallMeta(self._method, "id"))
+        flags = link.pace.flag if self.may_go_ahead else 0
+        link.channel.send(Kind.CALL, stream, meta, dump_value((self._args, {})), flags)
 
     def frame_received(self, frame: Frame) -> None:
         if frame.kind == Kind.RESPONSE:

@@ -30,7 +30,7 @@ def test_slots_are_all_used_and_never_exceeded() -> None:
                 await peer.next(Kind.BUSY, stream)
             assert (gate.running, replica.load) == (3, 3)
             gate.open(3)
-            assert {(await peer.frames.get()).kind for _ in range(3)} == {Kind.RESPONSE, Kind.READY}
+            assert {(await peer.frames.get()).kind for _ in range(4)} == {Kind.RESPONSE, Kind.READY}
 
     run(test())
 

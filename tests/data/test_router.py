@@ -125,7 +125,7 @@ def test_waiting_costs_one_question_and_one_answer(with_board: bool) -> None:
             before = [Kind.WAIT] if with_board else [Kind.CALL]
             answers = [] if with_board else [Kind.BUSY]
             assert tap.to_replica == [Kind.HELLO, *before, Kind.CALL]
-            assert tap.to_caller == [*answers, Kind.READY, Kind.RESPONSE]
+            assert tap.to_caller == [Kind.SLOTS, *answers, Kind.READY, Kind.RESPONSE]
 
     run(test())
 

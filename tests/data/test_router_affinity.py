@@ -132,7 +132,7 @@ def test_a_new_caller_is_told_who_holds_what() -> None:
             watched = scene.router(ReplicaRoute(loaded.ids[0], tap.address, loaded.replicas[0].slot))
             while Kind.MODELS not in tap.to_caller:
                 await asyncio.sleep(0.001)
-            assert tap.to_caller == [Kind.MODELS]
+            assert tap.to_caller == [Kind.SLOTS, Kind.MODELS]
             watched.close()
             newcomer = await loaded.router()
             while sum(len(each) for each in models(newcomer).values()) < 6:

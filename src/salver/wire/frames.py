@@ -5,8 +5,8 @@ A frame is a fixed header, metadata (msgpack, see ``messages``), and a raw paylo
     u32 length of metadata and payload | u32 stream | u32 length of metadata | u8 kind | u8 flags | u16 load
 
 *Stream* numbers one exchange on the connection; the dialling side chooses them, 0 is the connection itself.
-*Load* is how many requests the sending replica runs, in BUSY and READY; 0 in others, until callers on other machines,
-which have no load board, need it. Multi-byte numbers are little-endian:
+*Load* is how many requests the sending replica runs, in BUSY and READY, and how many it may run, in SLOTS; 0 in
+others, until callers on other machines, which have no load board, need it. Multi-byte numbers are little-endian:
 both ends are on machines of one architecture family, and struct is faster for it.
 
 The codec does no I/O and is total: any bytes give frames or one ProtocolError, wherever they are split.
@@ -15,6 +15,7 @@ Life of a stream, caller to replica and back::
 
     REQUEST | CALL  ->                     an HTTP request, or a handle call with a pickled payload
                     <-  BUSY               no free slot: not started, safe to send elsewhere; the end
+                                           (with the flag AHEAD it may wait at the replica instead)
     BODY ...        ->                     more of the request body, as far as CREDIT allows; END on the last
                     <-  CREDIT             the replica took the request and has read this many body bytes
                     <-  RESPONSE           the whole answer; the end
@@ -26,7 +27,8 @@ Life of a stream, caller to replica and back::
 A handle call that streams is answered with HEAD and one DATA per item. A WebSocket is a REQUEST whose scheme is
 ``ws`` or ``wss``: HEAD accepts it, every BODY and DATA is one message, and END carries the close code.
 
-On stream 0: HELLO (first, from the dialler), WAIT / READY / DECLINE (slots), GOAWAY (draining), MODELS (which
+On stream 0: HELLO (first, from the dialler), WAIT / READY / DECLINE (slots), SLOTS (how many requests the replica may
+run from now on; nothing starts under a number that was not sent before), GOAWAY (draining), MODELS (which
 multiplexed models the replica holds), RELEASE (a received value is no longer in the sender's shared memory), SNAPSHOT
 (routing), and CONTROL with its RESPONSE or ERROR on a stream of its own. To the controller: METRICS, DEMAND (what
 waits in a caller), REPORT (a replica wants to be replaced).
@@ -74,6 +76,7 @@ class Kind(IntEnum):
     RELEASE = 20
     DEMAND = 21
     REPORT = 22
+    SLOTS = 23
 
 
 KINDS = frozenset(int(kind) for kind in Kind)
@@ -86,6 +89,12 @@ TEXT = 2
 
 SHARED = 4
 """Flag on CALL, RESPONSE and DATA: the payload refers to shared memory of its sender, who keeps it until RELEASE."""
+
+AHEAD = 8
+"""Flag on CALL and REQUEST: it may wait at the replica for a slot. On CANCEL: if it waits, give it back with BUSY."""
+
+MOST_LOAD = 0xFFFF
+"""As a frame's load: so many, or more."""
 
 Buffer = bytes | bytearray | memoryview
 

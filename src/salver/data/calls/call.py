@@ -21,6 +21,7 @@ import msgspec
 from salver.data.calls.errors import rebuild_error
 from salver.data.current import CallSite
 from salver.data.replica.scope import request_scope
+from salver.data.routing.pace import MOST_BYTES_AHEAD
 from salver.data.routing.replica_link import Exchange, ReplicaLink
 from salver.data.shared_memory import SharedMemoryGone, SharedPayload, load_shared
 from salver.errors import ReplicaUnavailableError, RequestCancelledError, RequestTimeoutError, SerializationError
@@ -233,6 +234,11 @@ class OutgoingCall:
     # --- Exchange ---------------------------------------------------------------------------------------
 
     @property
+    def may_go_ahead(self) -> bool:
+        payload = self._payload
+        return not isinstance(payload, SharedPayload) and len(payload) <= MOST_BYTES_AHEAD
+
+    @property
     def retryable(self) -> bool:
         return not self.done
 
@@ -248,7 +254,7 @@ class OutgoingCall:
         if isinstance(payload, SharedPayload):
             link.channel.send(Kind.CALL, stream, encode(meta), payload.data, SHARED)
         else:
-            link.channel.send(Kind.CALL, stream, encode(meta), payload)
+            link.channel.send(Kind.CALL, stream, encode(meta), payload, link.pace.flag if self.may_go_ahead else 0)
 
     def frame_received(self, frame: Frame) -> None:
         raise NotImplementedError

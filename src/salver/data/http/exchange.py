@@ -236,6 +236,10 @@ class RequestExchange:
     # --- Exchange: to the replica -----------------------------------------------------------------------
 
     @property
+    def may_go_ahead(self) -> bool:
+        return True  # at most a small body goes with it
+
+    @property
     def retryable(self) -> bool:
         return not self.response_started and not self.body.streams
 
@@ -247,9 +251,9 @@ class RequestExchange:
         assert channel is not None
         if self.body.streams:
             self.body.restart()
-            channel.send(Kind.REQUEST, stream, encode(meta))
+            channel.send(Kind.REQUEST, stream, encode(meta), flags=link.pace.flag)
         else:
-            channel.send(Kind.REQUEST, stream, encode(meta), self.body.whole(), END)
+            channel.send(Kind.REQUEST, stream, encode(meta), self.body.whole(), END | link.pace.flag)
 
     def _request_meta(self, remaining_s: float) -> RequestMeta:
         head = self.head

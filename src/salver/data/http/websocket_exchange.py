@@ -110,6 +110,10 @@ class WebSocketExchange(RequestExchange):
     # --- Exchange ---------------------------------------------------------------------------------------
 
     @property
+    def may_go_ahead(self) -> bool:
+        return False  # it stays for hours: no work of a few milliseconds
+
+    @property
     def retryable(self) -> bool:
         return not self._opened and not self.response_started
 

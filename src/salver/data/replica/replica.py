@@ -30,14 +30,14 @@ from salver.data.replica.hooks import UserHooks
 from salver.data.replica.invocation import Invocation, invoke_call, invoke_http
 from salver.data.replica.models import ReplicaModels
 from salver.data.replica.scope import RequestScope
-from salver.data.replica.slots import Slots
+from salver.data.replica.slots import Slots, load_of
 from salver.data.replica.standing import standing
 from salver.data.replica.user_code import UserCode
 from salver.data.replica.wear import Wear
 from salver.data.request_metrics import ReplicaRequests
 from salver.errors import ProtocolError, ServeException
 from salver.records import CodeContext, DeploymentSpec, LoggingSpec
-from salver.wire.frames import Frame, Kind
+from salver.wire.frames import AHEAD, Frame, Kind
 from salver.wire.messages import Constructed, Initialize, Reconfigure, Worn, decode_call, encode
 
 logger = logging.getLogger("salver.replica")
@@ -74,7 +74,7 @@ class Replica:
         self._metrics = metrics
         self._on_logging = on_logging
         self._requests: ReplicaRequests | None = None
-        self._slots = Slots(board.cells, slot)
+        self._slots = Slots(board.cells, slot, self._begin)
         self._models = ReplicaModels(self._models_changed, self._is_running)
         self._commands = Commands(self)
         self._wear = Wear(self._worn, lambda: board.rss[slot])
@@ -104,6 +104,8 @@ class Replica:
             self._metrics.add(channel)
         if self._draining:
             channel.send(Kind.GOAWAY)
+        elif self._slots.capacity and not is_controller:
+            channel.send(Kind.SLOTS, load=load_of(self._slots.capacity))
         if is_controller and self._report:
             channel.send(Kind.REPORT, 0, self._report)
         if self._models.ids and not is_controller:
@@ -168,7 +170,7 @@ class Replica:
                 exchange = invocation.exchange
                 (exchange.body_received if kind == Kind.BODY else exchange.credit_received)(frame)
         elif kind == Kind.CANCEL:
-            self._cancel((channel, frame.stream))
+            self._cancel(channel, frame)
         elif kind == Kind.WAIT:
             self._slots.wait(channel)
         elif kind == Kind.DECLINE:
@@ -181,18 +183,28 @@ class Replica:
     def channel_lost(self, channel: Channel) -> None:
         self._channels.discard(channel)
         for key in [key for key in self._running if key[0] is channel]:
-            self._cancel(key)
+            self._abandon(key)
         self._slots.forget(channel)
         self._check_drained()
 
     # --- requests ---------------------------------------------------------------------------------------
 
     def _start(self, channel: Channel, frame: Frame) -> None:
-        if (channel, frame.stream) in self._running:
+        if (channel, frame.stream) in self._running or self._slots.keeps(channel, frame.stream):
             raise ProtocolError(f"stream {frame.stream} is in use")  # the first one could not be cancelled any more
-        if not self._slots.take(channel):
-            channel.send(Kind.BUSY, frame.stream, load=self._slots.load)
-            return
+        if self._slots.take(channel):
+            self._begin(channel, frame)
+        elif not (frame.flags & AHEAD and self._slots.keep(channel, frame)):
+            self._refuse(channel, frame.stream)
+
+    def _refuse(self, channel: Channel, stream: int) -> None:
+        """It has not started; its caller may send it elsewhere, or again when there is a slot."""
+        channel.send(Kind.BUSY, stream, load=self._slots.load)
+        if not self._draining:
+            self._slots.wait(channel)
+
+    def _begin(self, channel: Channel, frame: Frame) -> None:
+        """In a slot that has been taken."""
         exchange = HTTPExchange(channel, frame) if frame.kind == Kind.REQUEST else None
         invocation = Invocation(channel, frame.stream, exchange)
         self._running[channel, frame.stream] = invocation
@@ -237,7 +249,15 @@ class Replica:
     def _is_running(self, request: RequestScope) -> bool:
         return isinstance(request, Invocation) and request.task in self._tasks
 
-    def _cancel(self, key: tuple[Channel, int]) -> None:
+    def _cancel(self, channel: Channel, frame: Frame) -> None:
+        if self._slots.drop(channel, frame.stream):
+            if frame.flags & AHEAD:
+                self._refuse(channel, frame.stream)
+        elif not frame.flags & AHEAD:
+            self._abandon((channel, frame.stream))
+
+    def _abandon(self, key: tuple[Channel, int]) -> None:
+        """Nobody waits for the answer any more."""
         invocation = self._running.get(key)
         if invocation is None or invocation.task is None:
             return
@@ -330,6 +350,9 @@ class Replica:
         self._user.resize(spec.max_ongoing_requests)
         self._wear.limit(spec.max_requests, spec.max_rss_bytes)
         if not self._draining:
+            for channel in self._channels:
+                if channel.sender and channel.sender != CONTROLLER:
+                    channel.send(Kind.SLOTS, load=load_of(spec.max_ongoing_requests))
             self._slots.open(spec.max_ongoing_requests)
 
 

@@ -1,18 +1,32 @@
 """A replica's slots: who may run, who waits in line, for whom a slot is reserved.
 
-A slot that frees while somebody waits is reserved for the first in line and offered with READY. A reservation that is
-not used within a second goes to the next, so that a stopped caller cannot hold a slot.
+Callers stand in line, each once, however much each has to send, and a slot that frees goes to the first of them. If
+requests of that caller are here already, sent ahead, the first of these starts. Otherwise the slot is reserved for
+the caller and offered with READY; a reservation that is not used within a second goes to the next, so that a stopped
+caller cannot hold a slot.
+
+Two promises let a caller know what a replica that died had not started (``ReplicaLink.ahead``). Requests of one
+caller start in the order in which they came. And none that was sent ahead starts before the answers that made room
+for it are written: slots are given away at the end of the loop's turn, after the channels' joined writes, and a
+caller that does not take what is written gets its requests back.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from salver.data.channel import Channel
-from salver.wire.frames import Kind
+from salver.wire.frames import MOST_LOAD, Frame, Kind
 
 _RESERVED_FOR_S = 1.0
-_MOST_LOAD = 0xFFFF  # what a frame's header can say
+_MOST_AHEAD = 64
+"""Of one caller; callers of ours send half as many."""
+
+
+def load_of(requests: int) -> int:
+    """A number of requests for a frame's header."""
+    return min(requests, MOST_LOAD)
 
 
 class Slots:
@@ -20,21 +34,33 @@ class Slots:
 
     Args:
         cells, index: the load board's cell in which the number of running requests is published.
+        start: starts a request that was sent ahead, in a slot that has been taken for it.
     """
 
-    def __init__(self, cells: memoryview, index: int) -> None:
+    def __init__(self, cells: memoryview, index: int, start: Callable[[Channel, Frame], None]) -> None:
+        self._loop = asyncio.get_running_loop()
         self._cells = cells
         self._index = index
+        self._start = start
         self._capacity = 0
         self._line: dict[Channel, None] = {}
+        self._asked: set[Channel] = set()
+        """Those in line that wait for READY; others have requests here."""
+        self._ahead: dict[Channel, dict[int, Frame]] = {}
         self._reserved: dict[Channel, asyncio.TimerHandle] = {}
+        self._offers_soon = False
         self.running = 0
         self._publish()
 
     @property
     def load(self) -> int:
         """The number of running requests, for a frame's header."""
-        return min(self.running, _MOST_LOAD)
+        return load_of(self.running)
+
+    @property
+    def capacity(self) -> int:
+        """How many requests may run."""
+        return self._capacity
 
     def open(self, capacity: int) -> None:
         """Let ``capacity`` requests run at a time; those in line are told.
@@ -42,15 +68,18 @@ class Slots:
         Of more that run, or have been promised a slot, none is stopped: none is started until there are fewer.
         """
         self._capacity = capacity
-        self._offer()
+        self._offer_soon()
 
     def close(self) -> None:
-        """Give no slot any more; what runs goes on."""
+        """Give no slot any more, and give back what was sent ahead; what runs goes on."""
         self._capacity = 0
         self._line.clear()
+        self._asked.clear()
         for timer in self._reserved.values():
             timer.cancel()
         self._reserved.clear()
+        for channel in list(self._ahead):
+            self._give_back_all(channel)
 
     def clear(self) -> None:
         """Nothing runs any more: the last thing that is published."""
@@ -59,12 +88,11 @@ class Slots:
         self._publish()
 
     def take(self, channel: Channel) -> bool:
-        """A slot for a request of this caller; whether there was one. If not, the caller is in line."""
+        """A slot for a request of this caller; whether there was one."""
         timer = self._reserved.pop(channel, None)
         if timer is not None:
             timer.cancel()
-        elif self.running + len(self._reserved) >= self._capacity:
-            self._line[channel] = None
+        elif self._line or self.running + len(self._reserved) >= self._capacity:
             return False
         self.running += 1
         self._publish()
@@ -75,33 +103,86 @@ class Slots:
         self.running -= 1
         self._publish()
         if self._line:
-            self._offer()
+            self._offer_soon()
 
     def wait(self, channel: Channel) -> None:
-        """Put this caller in line."""
+        """Put this caller in line, for READY."""
+        self._asked.add(channel)
         self._line[channel] = None
-        self._offer()
+        self._offer_soon()
 
     def decline(self, channel: Channel) -> None:
         """This caller does not use its reservation."""
         timer = self._reserved.pop(channel, None)
         if timer is not None:
             timer.cancel()
-            self._offer()
+            self._offer_soon()
 
     def forget(self, channel: Channel) -> None:
         """This caller has hung up."""
         self._line.pop(channel, None)
+        self._asked.discard(channel)
+        self._ahead.pop(channel, None)
         self.decline(channel)
 
+    # --- requests that were sent ahead ------------------------------------------------------------------
+
+    def keep(self, channel: Channel, frame: Frame) -> bool:
+        """Keep a request until there is a slot; whether there was room to."""
+        ahead = self._ahead.setdefault(channel, {})
+        if len(ahead) >= _MOST_AHEAD or not self._capacity:
+            return False
+        ahead[frame.stream] = frame
+        self._line[channel] = None
+        return True
+
+    def keeps(self, channel: Channel, stream: int) -> bool:
+        """Whether this request is here and has not started."""
+        ahead = self._ahead.get(channel)
+        return ahead is not None and stream in ahead
+
+    def drop(self, channel: Channel, stream: int) -> bool:
+        """Keep this request no longer; whether it was here."""
+        ahead = self._ahead.get(channel)
+        if ahead is None or ahead.pop(stream, None) is None:
+            return False
+        if not ahead and channel not in self._asked:
+            self._line.pop(channel, None)
+        return True
+
+    def _give_back_all(self, channel: Channel) -> None:
+        for stream in self._ahead.pop(channel, ()):
+            channel.send(Kind.BUSY, stream, load=self.load)
+
+    # --- giving slots away ------------------------------------------------------------------------------
+
+    def _offer_soon(self) -> None:
+        if not self._offers_soon:
+            self._offers_soon = True
+            self._loop.call_soon(self._offer)
+
     def _offer(self) -> None:
-        loop = asyncio.get_running_loop()
+        self._offers_soon = False
         while self._line and self.running + len(self._reserved) < self._capacity:
             channel = next(iter(self._line))
             del self._line[channel]
-            if channel not in self._reserved:
-                self._reserved[channel] = loop.call_later(_RESERVED_FOR_S, self.decline, channel)
-            channel.send(Kind.READY, load=self.load)
+            ahead = self._ahead.get(channel)
+            if ahead and channel.backlog_bytes:
+                self._give_back_all(channel)
+                self._asked.add(channel)
+                self._line[channel] = None
+            elif ahead:
+                frame = ahead.pop(next(iter(ahead)))
+                if ahead or channel in self._asked:
+                    self._line[channel] = None
+                self.running += 1
+                self._publish()
+                self._start(channel, frame)
+            else:
+                self._asked.discard(channel)
+                if channel not in self._reserved:
+                    self._reserved[channel] = self._loop.call_later(_RESERVED_FOR_S, self.decline, channel)
+                channel.send(Kind.READY, load=self.load)
 
     def _publish(self) -> None:
         self._cells[self._index] = self.running

@@ -16,6 +16,7 @@ class PinnedExchange:
     __slots__ = ("_exchange", "model_id", "session_id")
 
     retryable = False
+    may_go_ahead = False
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange

@@ -57,6 +57,17 @@ class ReplicaChoice:
         self._turn = turn = (self._turn + 1) % count
         return self._least(links, turn)
 
+    def ahead(self) -> ReplicaLink | None:
+        """None has a free slot: the one where a request may wait for its turn."""
+        best: ReplicaLink | None = None
+        fewest = 1 << 32
+        for link in self.links:
+            sent = len(link.streams)
+            ahead = link.pace.ahead
+            if ahead and not link.waiting and sent < fewest and sent < self.capacity + ahead:
+                best, fewest = link, sent
+        return best
+
     def preferred(self, exchange: Exchange) -> ReplicaLink | None:
         """For a request of a model or a session."""
         model_id = exchange.model_id
@@ -66,7 +77,7 @@ class ReplicaChoice:
 
     def has_room(self, link: ReplicaLink) -> bool:
         """Whether this link has a free slot."""
-        if link.channel is None or link.waiting or len(link.streams) >= self.capacity:
+        if not link.connected or link.waiting or len(link.streams) >= self.capacity:
             return False
         return self._cells is None or self._cells[link.slot] < self.capacity
 

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from salver.data.channel import Channel, Connect
+from salver.data.routing.pace import Pace
 from salver.data.shared_memory import inode_of
-from salver.wire.frames import END, SHARED, Frame, Kind
+from salver.wire.frames import AHEAD, END, MOST_LOAD, SHARED, Frame, Kind
 from salver.wire.messages import Hello, decode_models
 from salver.wire.snapshot import ReplicaRoute
 
@@ -48,8 +49,13 @@ class Exchange(Protocol):
         """Nothing of an answer has been passed on, and the whole request is still here to be sent again."""
         ...
 
+    @property
+    def may_go_ahead(self) -> bool:
+        """Its opening frames are small, so it may wait for a slot at the replica (``pace``)."""
+        ...
+
     def dispatch(self, link: ReplicaLink, stream: int) -> None:
-        """Send the opening frames."""
+        """Send the opening frames; with ``link.pace.flag`` if it may go ahead."""
         ...
 
     def frame_received(self, frame: Frame) -> None:
@@ -76,8 +82,8 @@ class LinkOwner(Protocol):
         """The replica drains: give it nothing more."""
         ...
 
-    def link_lost(self, link: ReplicaLink, lost: Sequence[Exchange]) -> None:
-        """The connection broke, and ``lost`` was in flight on it."""
+    def link_lost(self, link: ReplicaLink, lost: Sequence[Exchange], not_started: Sequence[Exchange]) -> None:
+        """The connection broke: ``lost`` may have run, ``not_started`` have not."""
         ...
 
     def not_started(self, link: ReplicaLink, exchange: Exchange) -> None:
@@ -102,14 +108,18 @@ class ReplicaLink:
         "_next_stream",
         "_router",
         "channel",
+        "connected",
         "leaving",
         "models",
+        "pace",
         "pinned",
         "route",
         "seed",
         "slot",
+        "slots",
         "streams",
         "told_to_leave",
+        "unsent",
         "waiting",
     )
 
@@ -120,7 +130,16 @@ class ReplicaLink:
         self.seed = crc32(route.replica_id.encode())
         """The replica's part in a rendezvous hash."""
         self.channel: Channel | None = None
+        self.connected = False
+        """The replica has said how many slots it has. A connection alone is no sign of life: the kernel makes it for
+        a process that is just being killed, and requests would be lost with it."""
         self.streams: dict[int, Exchange] = {}
+        """In the order in which they were sent."""
+        self.unsent: set[int] = set()
+        """Streams that are held for a request that is yet to come."""
+        self.pace = Pace()
+        self.slots = 0
+        """The most requests that the replica can have run at a time since it was dialled, as it says itself."""
         self.waiting = False
         """WAIT or BUSY was exchanged: nothing is sent until READY."""
         self.leaving = False
@@ -154,8 +173,6 @@ class ReplicaLink:
         self._heard = False
         if self.leaving:
             self.leave()
-        else:
-            self._router.link_connected(self)
 
     def start(self, exchange: Exchange) -> None:
         stream = self._next_stream
@@ -168,18 +185,38 @@ class ReplicaLink:
 
     def replace(self, stream: int, exchange: Exchange) -> None:
         """Send ``exchange`` in the place of the one that holds this stream, of which nothing was sent."""
+        del self.streams[stream]
+        self.unsent.discard(stream)
         self.streams[stream] = exchange
         exchange.attempts += 1
         exchange.dispatch(self, stream)
 
     def release(self, stream: int) -> None:
         """End a stream on which nothing was sent."""
+        self.unsent.discard(stream)
         if self.streams.pop(stream, None) is not None:
             self._stream_ended()
 
+    def ahead(self) -> list[int]:
+        """The streams that cannot have started, in their order.
+
+        A replica starts one caller's requests in the order in which they came, and none before it has written the
+        answers that made room for it. So whatever it has done, all but the first ``slots`` of what was sent and is
+        not answered has not been started.
+        """
+        if not 0 < self.slots < min(len(self.streams), MOST_LOAD):
+            return []
+        return [stream for stream in self.streams if stream not in self.unsent][self.slots :]
+
+    def take_back(self) -> None:
+        """Ask for what waits at the replica; each that does is answered BUSY."""
+        if self.channel is not None:
+            for stream in self.ahead():
+                self.channel.send(Kind.CANCEL, stream, flags=AHEAD)
+
     def ask_for_slot(self) -> None:
         """Get in the replica's line, once; READY is the answer."""
-        if not self.waiting and self.channel is not None:
+        if not self.waiting and self.connected and self.channel is not None:
             self.waiting = True
             self.channel.send(Kind.WAIT)
 
@@ -216,6 +253,7 @@ class ReplicaLink:
                 exchange.frame_received(frame)
             if frame.flags & SHARED:
                 channel.send(Kind.RELEASE, 0, inode_of(frame.payload))
+            self.pace.ended()
             if exchange is not None:
                 self._stream_ended()
         elif kind == Kind.HEAD or kind == Kind.DATA or kind == Kind.CREDIT:
@@ -232,6 +270,13 @@ class ReplicaLink:
         elif kind == Kind.GOAWAY:
             self.told_to_leave = True
             self._router.link_leaving(self)
+        elif kind == Kind.SLOTS:
+            self.slots = max(self.slots, frame.load)
+            self.pace.slots(frame.load)
+            if not self.connected and not self.leaving:
+                self.connected = True
+                self.channel = channel  # it may speak before our dialling task has had its turn
+                self._router.link_connected(self)
         elif kind == Kind.MODELS:
             self.models = set(decode_models(frame.meta))
 
@@ -255,10 +300,20 @@ class ReplicaLink:
         if channel is not self.channel and self.channel is not None:
             return
         self.channel = None
+        self.connected = False
         self.waiting = False
         self.models = set()
+        not_started = {stream for stream in self.ahead() if self.streams[stream].may_go_ahead}
         lost, self.streams = self.streams, {}
-        self._router.link_lost(self, list(lost.values()))
+        self.slots = 0
+        self.pace.slowed()
+        for stream in not_started:
+            lost[stream].attempts -= 1
+        self._router.link_lost(
+            self,
+            [exchange for stream, exchange in lost.items() if stream not in not_started],
+            [exchange for stream, exchange in lost.items() if stream in not_started],
+        )
 
 
 def _jittered(delay: float) -> float:

@@ -27,6 +27,7 @@ class Reservation:
     """
 
     retryable = False
+    may_go_ahead = False
 
     def __init__(self, model_id: str = "", session_id: str = "") -> None:
         self.model_id = model_id
@@ -69,6 +70,7 @@ class Reservation:
     def dispatch(self, link: ReplicaLink, stream: int) -> None:
         self._link = link
         self._stream = stream
+        link.unsent.add(stream)
         self.ready.set_result(link.route.replica_id)
 
     def frame_received(self, frame: Frame) -> None:

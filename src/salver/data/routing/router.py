@@ -4,6 +4,8 @@ The router gives each request to a replica with a free slot; ``replica_choice`` 
 it queues, and says WAIT to the replicas whose slots others hold; READY then reserves a slot for this caller. Nothing
 polls, nothing backs off, and callers get freed slots in the order in which they asked.
 
+Where requests are short, some of those that wait do so at a replica, where they still count as queued (``pace``).
+
 Requests leave the queue in the order in which they came, but for models: a slot that frees goes to one of the first
 requests whose model is on that replica, so that a busy deployment does not load a model for each request. The head of
 the queue is passed over so often and no more.
@@ -18,6 +20,7 @@ replica's link, before everything else that waits for it, and fails with the rep
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -33,6 +36,9 @@ from salver.errors import BackPressureError, DeploymentUnavailableError, Replica
 from salver.wire.frames import Kind
 from salver.wire.messages import Hello
 from salver.wire.snapshot import DeploymentRoute
+
+_STALLED_AFTER_S = 0.01
+"""What waits at a replica that has ended nothing for so long is taken back: a fifth of that was expected."""
 
 _LOOK_AHEAD = 16  # how far into the queue a free slot looks for a request of its replica's models
 _PASSED_OVER_AT_MOST = 16  # how often in a row that may cost the head of the queue its turn
@@ -66,6 +72,7 @@ class Router:
         self._links: dict[str, ReplicaLink] = {}
         self._queue: deque[Exchange] = deque()
         self._passed_over = 0
+        self._look_timer: asyncio.TimerHandle | None = None
 
     # --- the routing table ------------------------------------------------------------------------------
 
@@ -90,6 +97,9 @@ class Router:
         """Let go of every replica at once; queued requests are refused."""
         links = list(self._links.values())
         self.update(None)
+        if self._look_timer is not None:
+            self._look_timer.cancel()
+            self._look_timer = None
         for link in links:
             link.close()
 
@@ -104,7 +114,10 @@ class Router:
 
     @property
     def queued(self) -> int:
-        return len(self._queue) + sum(len(link.pinned) for link in self._links.values())
+        """Requests that have no slot, wherever they wait."""
+        capacity = self._choice.capacity
+        links = self._links.values()
+        return len(self._queue) + sum(len(link.pinned) + max(0, len(link.streams) - capacity) for link in links)
 
     @property
     def waiting(self) -> int:
@@ -127,8 +140,11 @@ class Router:
         if route.unavailable and not self._links:
             exchange.refused(DeploymentUnavailableError(self.key, route.unavailable))
         elif not self._refused_as_full(exchange):
-            self._queue.append(exchange)
-            self._ask_for_slots()
+            if not self._queue and (link := self._ahead(exchange)) is not None:
+                link.start(exchange)
+            else:
+                self._queue.append(exchange)
+                self._ask_for_slots()
 
     def submit_to(self, replica_id: str, exchange: Exchange) -> None:
         """Send the request to this replica, or have it wait for this replica, or refuse it."""
@@ -155,10 +171,13 @@ class Router:
             head = self._queue[0]
             has_preference = head.model_id or head.session_id
             link = self._choice.preferred(head) if has_preference else self._choice.least_loaded()
-            if link is None:
+            if link is not None:
+                link.start(self._next_for(link))
+            elif (link := self._ahead(head)) is not None:
+                link.start(self._queue.popleft())
+            else:
                 self._ask_for_slots()
                 return
-            link.start(self._next_for(link))
 
     def not_started(self, link: ReplicaLink, exchange: Exchange) -> None:
         """A replica answered BUSY: the request goes to the front, and elsewhere if it can."""
@@ -207,6 +226,35 @@ class Router:
                 link.ask_for_slot()
                 return
 
+    # --- requests that wait at replicas -----------------------------------------------------------------
+
+    def _ahead(self, exchange: Exchange) -> ReplicaLink | None:
+        """No replica has a free slot for it: the one where it may wait, if there is one."""
+        if exchange.model_id or exchange.session_id or not exchange.may_go_ahead:
+            return None
+        link = self._choice.ahead()
+        if link is not None and self._look_timer is None and len(self._choice.links) > 1:
+            self._look_again()
+        return link
+
+    def _look_again(self) -> None:
+        """Look later whether what waits at a replica would be served elsewhere."""
+        self._look_timer = asyncio.get_running_loop().call_later(_STALLED_AFTER_S, self._look_for_stalled)
+
+    def _look_for_stalled(self) -> None:
+        self._look_timer = None
+        links = self._choice.links
+        busy = [link for link in links if len(link.streams) > self._choice.capacity]
+        stalled = [link for link in busy if not link.pace.ended_some]
+        if len(stalled) < len(links):
+            for link in stalled:
+                link.pace.slowed()
+                link.take_back()
+        for link in busy:
+            link.pace.ended_some = False
+        if busy and len(links) > 1:
+            self._look_again()
+
     # --- the queue --------------------------------------------------------------------------------------
 
     def _refused_as_full(self, exchange: Exchange) -> bool:
@@ -221,7 +269,7 @@ class Router:
 
     def _slots_to_come(self) -> int:
         """Slots of replicas that are being dialled: who waits for one of these has not met a full deployment."""
-        return self._choice.capacity * sum(link.channel is None for link in self._links.values())
+        return self._choice.capacity * sum(not link.connected for link in self._links.values())
 
     def _live_queue_length(self) -> int:
         self._queue = _without_abandoned(self._queue)
@@ -263,24 +311,27 @@ class Router:
             if isinstance(exchange, Reservation):  # the replica is not kept waiting for a request that may never come
                 del link.streams[stream]
                 exchange.replica_lost(link.route.replica_id)
+        link.take_back()
         link.leave()
         pinned, link.pinned = link.pinned, deque()
         for exchange in pinned:
             if not exchange.abandoned:
                 exchange.refused(_has_left(link))
 
-    def link_lost(self, link: ReplicaLink, lost: Sequence[Exchange]) -> None:
+    def link_lost(self, link: ReplicaLink, lost: Sequence[Exchange], not_started: Sequence[Exchange]) -> None:
         """The connection broke. Dial again while the snapshot lists the replica: it may live."""
         if link in self._choice.links:
             self._choice.links.remove(link)
         if self._links.get(link.route.replica_id) is link and not link.leaving:
             link.dial(self._connect, self._hello)
         again = self._to_send_again(lost)
-        self._queue.extendleft(reversed(again))
+        self._queue.extendleft(reversed([*again, *not_started]))
         for exchange in lost:
             if exchange not in again:
                 exchange.replica_lost(link.route.replica_id)
-        if again:
+        if self._route.unavailable and not self._links:
+            self._refuse_all(DeploymentUnavailableError(self.key, self._route.unavailable))
+        elif self._queue:
             self.pump()
 
     def _to_send_again(self, lost: Sequence[Exchange]) -> list[Exchange]:
