@@ -73,7 +73,7 @@ class Connection:
 
     def _body(self, head: bytes, body: bytearray) -> bytes:
         if b"transfer-encoding: chunked" in head:
-            return bytes(self._until_end(b"0\r\n\r\n", body))
+            return self._chunks(body)
         length = int(head.partition(b"content-length:")[2].split(b"\r\n", 1)[0])
         while len(body) < length:
             body += self._more()
@@ -84,11 +84,17 @@ class Connection:
             received += self._more()
         return received
 
-    def _until_end(self, mark: bytes, received: bytearray) -> bytearray:
-        """Chunks stay framed: whoever counts events in them need not care."""
-        while not received.endswith(mark):
-            received += self._more()
-        return received
+    def _chunks(self, received: bytearray) -> bytes:
+        body = bytearray()
+        while True:
+            size_end = self._until(b"\r\n", received).index(b"\r\n")
+            size = int(received[:size_end], 16)
+            while len(received) < size_end + size + 4:
+                received += self._more()
+            body += received[size_end + 2 : size_end + 2 + size]
+            del received[: size_end + size + 4]
+            if size == 0:
+                return bytes(body)
 
     def _more(self) -> bytes:
         data = self._socket.recv(1 << 18)

@@ -15,11 +15,12 @@ from itertools import groupby
 
 from peers.peer import Peer
 from results import Results
-from workloads import Size, Workload
+from samples import Size
+from workloads import Workload
 
-START_S = {"salver": 1.5, "ray": 5.0, "ray-tuned": 5.0, "litserve": 7.0, "bentoml": 7.0, "mosec": 2.5}
+START_S = {"salver": 1.0, "ray": 4.0, "ray-tuned": 4.0, "litserve": 5.0, "bentoml": 5.0, "mosec": 2.0}
 FEW_S = 1.0
-LASTING_START_S = 40.0
+LASTING_START_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)

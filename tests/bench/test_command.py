@@ -79,8 +79,8 @@ def test_the_document_has_the_fields_that_are_documented() -> None:
 
 
 def test_an_open_loop_shows_the_stall_that_a_closed_one_hides() -> None:
-    """The server stalls once for a second. Half of those who come in two seconds meet that; one connection in a
-    closed loop meets it once, and its percentiles know nothing of it (coordinated omission)."""
+    """The server stalls once for a second. Of those who come within 1.2 s most meet that; one connection in a closed
+    loop meets it once, and its percentiles know nothing of it (coordinated omission)."""
 
     def stalling_at(request: int) -> Callable[[int, asyncio.StreamWriter], Any]:
         loop_free = asyncio.Lock()
@@ -93,16 +93,17 @@ def test_an_open_loop_shows_the_stall_that_a_closed_one_hides() -> None:
 
         return answerer
 
-    load = ("--duration", "2s", "--connections", "1", "--json")
-    with RawServer(stalling_at(100)) as server:
-        opened = document(salver_bench(server.url, "--rate", "200", "--arrivals", "uniform", *load))["runs"][0]
-    with RawServer(stalling_at(5)) as server:
-        closed = document(salver_bench(server.url, "--rate", "max", *load))["runs"][0]
+    one = ("--connections", "1", "--json")
+    due = ("--rate", "200", "--arrivals", "uniform", "--duration", "1200ms")
+    with RawServer(stalling_at(20)) as server:
+        opened = document(salver_bench(server.url, *due, *one))["runs"][0]
+    with RawServer(stalling_at(1)) as server:
+        closed = document(salver_bench(server.url, "--rate", "max", "--duration", "2s", *one))["runs"][0]
     assert min(opened["latency_ms"]["max"], closed["latency_ms"]["max"]) >= 990
-    assert opened["latency_ms"]["p90"] >= 500
+    assert opened["latency_ms"]["p50"] >= 400
     assert opened["generator"]["waited"] >= 190
-    assert closed["latency_ms"]["p90"] < 500
-    assert opened["requests"] == opened["successful"] == 400
+    assert closed["latency_ms"]["p50"] < 400
+    assert opened["requests"] == opened["successful"] == 240
 
 
 def test_rejections_are_told_apart() -> None:

@@ -141,7 +141,7 @@ def test_a_request_that_waits_too_long_for_a_connection_is_never_sent() -> None:
     assert tally.failures[Failure.UNSENT] >= 1
 
 
-@pytest.mark.parametrize("rate", [1000, None])
+@pytest.mark.parametrize("rate", [300, None])
 def test_there_are_never_more_connections_than_allowed(rate: float | None) -> None:
     async def slow(_: int, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.02)
@@ -152,9 +152,8 @@ def test_there_are_never_more_connections_than_allowed(rate: float | None) -> No
     assert opened == 3
     assert tally.statuses[200] == len(server.requests) == tally.requests
     if rate is not None:
-        assert tally.requests == 200
-        assert tally.waited > 100
-        assert tally.successful.largest > 20 * tally.lag.percentile(50)
+        assert tally.requests == 60
+        assert tally.waited > 20
 
 
 def test_large_bodies_go_both_ways_and_are_counted_not_kept() -> None:

@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from msgspec.structs import replace
 from scene import application_spec, deployment_spec, drains
 
+from harness.fuzzing import times
 from salver.control.application import conflicting_application
 from salver.control.cluster import Cluster
 from salver.control.events import (
@@ -351,7 +352,7 @@ class ClusterMachine(RuleBasedStateMachine):
 
 
 ClusterMachine.TestCase.settings = settings(
-    max_examples=200,
+    max_examples=times(100),
     stateful_step_count=50,
     deadline=None,
     database=None,

@@ -8,6 +8,7 @@ import hypothesis
 import msgspec
 import pytest
 
+from harness.fuzzing import times
 from salver.controller.api.openapi import openapi_document
 from salver.controller.client import ControlClient
 
@@ -53,9 +54,7 @@ def fuzzed(operation: Any, mode: str, headers: dict[str, str]) -> set[int]:
     checks = schemathesis.checks.CHECKS.get_by_names(CHECKS)
     statuses = set[int]()
 
-    @hypothesis.settings(
-        max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
-    )
+    @hypothesis.settings(max_examples=times(15), deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
     @hypothesis.given(case=operation.as_strategy(generation_mode=schemathesis.GenerationMode[mode]))
     def examine(case: Any) -> None:
         if "wait_s" in (case.query or {}):
@@ -66,6 +65,7 @@ def fuzzed(operation: Any, mode: str, headers: dict[str, str]) -> set[int]:
     return statuses
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mode", ["POSITIVE", "NEGATIVE"])
 def test_a_fuzzer_finds_no_error_of_ours_and_no_answer_that_is_not_described(

@@ -70,15 +70,15 @@ def block(until_true: Callable[[], object]) -> None:
 def test_an_idle_loop_is_well_and_its_memory_is_known(messages: list[str]) -> None:
     async def main() -> None:
         board = LoadBoard()
+        first = int(time.monotonic() * 1000)
         async with watched(board):
-            first = int(time.monotonic() * 1000)
             await until(lambda: board.beats[SLOT])
             assert 0 <= board.beats[SLOT] - first < 10_000
             rss = psutil.Process().memory_info().rss
             assert rss / 2 < board.rss[SLOT] < rss * 2
             before = board.beats[SLOT]
             await until(lambda: board.beats[SLOT] > before)
-            assert owed_ms(board) == 0
+            await until(lambda: owed_ms(board) == 0)  # the loop answers a beat after it was written
         assert [slot for slot in range(10) if board.beats[slot]] == [SLOT]
 
     asyncio.run(main())

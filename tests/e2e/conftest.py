@@ -9,7 +9,6 @@ import pytest
 import uvloop
 
 from e2e.warm_instance import WarmInstance
-from salver import serve
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -49,9 +49,18 @@ def ask(
         connection.close()
 
 
+ADMIN = ("--admin-port", "0", "--admin-allowed-host", "salver.example")
+
+
+@pytest.fixture(scope="module")
+def admin_run(module_run: Callable[..., SalverRun]) -> SalverRun:
+    """For the tests that leave it as it was."""
+    return module_run("worker:app", *ADMIN, files={"worker.py": WORKER.replace("REPLICAS", "1")})
+
+
 @pytest.fixture
-def admin_run(worker_run: Callable[..., SalverRun]) -> SalverRun:
-    return worker_run("--admin-port", "0", "--admin-allowed-host", "salver.example", replicas=1)
+def own_admin_run(worker_run: Callable[..., SalverRun]) -> SalverRun:
+    return worker_run(*ADMIN, replicas=1)
 
 
 def test_every_route_of_a_real_instance_needs_the_token(admin_run: SalverRun) -> None:
@@ -204,18 +213,18 @@ def test_flags_that_need_each_other(tmp_path: Path) -> None:
     assert "need --admin-port" in done.stderr
 
 
-def test_a_controller_that_is_started_again_listens_and_remembers(admin_run: SalverRun) -> None:
-    before = ask(admin_run, "GET", "/api/v1/events")[1]
+def test_a_controller_that_is_started_again_listens_and_remembers(own_admin_run: SalverRun) -> None:
+    before = ask(own_admin_run, "GET", "/api/v1/events")[1]
     assert [each["kind"] for each in before["events"]][:1] == ["deploy"]
-    [controller] = admin_run.pids()["controller"]
+    [controller] = own_admin_run.pids()["controller"]
     os.kill(controller, signal.SIGKILL)
-    after = ask(admin_run, "GET", "/api/v1/events")[1]
+    after = ask(own_admin_run, "GET", "/api/v1/events")[1]
     assert after["events"][: len(before["events"])] == before["events"]
     numbers = [each["number"] for each in after["events"]]
     assert numbers == sorted(set(numbers))
-    assert ask(admin_run, "GET", "/readyz", headers={}) == (200, {"status": "ok"})
-    eventually("one controller runs", lambda: len(admin_run.pids()["controller"]) == 1, 30)
-    assert admin_run.pids()["controller"] != [controller]
+    assert ask(own_admin_run, "GET", "/readyz", headers={}) == (200, {"status": "ok"})
+    eventually("one controller runs", lambda: len(own_admin_run.pids()["controller"]) == 1, 30)
+    assert own_admin_run.pids()["controller"] != [controller]
 
 
 def config(**more: Any) -> dict[str, Any]:
@@ -257,23 +266,23 @@ def test_a_config_over_the_network(admin_run: SalverRun) -> None:
     )
 
 
-def test_delete_ends_the_instance(admin_run: SalverRun) -> None:
-    processes = admin_run.processes()
-    assert ask(admin_run, "DELETE", "/api/serve/applications/") == (200, {})
-    assert admin_run.wait(60) == 0
+def test_delete_ends_the_instance(own_admin_run: SalverRun) -> None:
+    processes = own_admin_run.processes()
+    assert ask(own_admin_run, "DELETE", "/api/serve/applications/") == (200, {})
+    assert own_admin_run.wait(60) == 0
     eventually("every process has ended", lambda: not any(map(is_alive, processes)), 30)
-    assert not admin_run.folder.exists()
+    assert not own_admin_run.folder.exists()
 
 
-def test_a_long_poll_does_not_hold_up_the_end(admin_run: SalverRun) -> None:
-    client = ControlClient(admin_run.folder / "control.sock")
+def test_a_long_poll_does_not_hold_up_the_end(own_admin_run: SalverRun) -> None:
+    client = ControlClient(own_admin_run.folder / "control.sock")
     last = max(each.number for each in client.events())
-    port, token = admin_of(admin_run)
+    port, token = admin_of(own_admin_run)
     with socket.create_connection(("127.0.0.1", port), timeout=60) as waiting:
         request = f"GET /api/v1/events?after={last}&wait_s=60 HTTP/1.1\r\nHost: localhost\r\n"
         waiting.sendall(f"{request}Authorization: Bearer {token}\r\n\r\n".encode())
         client.status()
         began = time.monotonic()
-        admin_run.interrupt()
-        assert admin_run.wait(60) == 0
+        own_admin_run.interrupt()
+        assert own_admin_run.wait(60) == 0
         assert time.monotonic() - began < 30

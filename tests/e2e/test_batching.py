@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import pytest
 import requests
 
 from harness.http import Answer, get, get_later
@@ -118,6 +119,7 @@ class Waiting:
     def __init__(self, version: str) -> None:
         self.version = version
         self.executed: list[list[str]] = []
+        self.came = 0
         self.gone = 0
 
     @serve.batch(max_batch_size=3, batch_wait_timeout_s=NEVER_S)
@@ -126,11 +128,15 @@ class Waiting:
         return [f"{name} {self.version} {len(names)}" for name in names]
 
     async def __call__(self, request: Any) -> str:
+        self.came += 1
         try:
             return await self.collect(request.query_params["name"])
         except asyncio.CancelledError:
             self.gone += 1
             raise
+
+    def how_many_came(self) -> int:
+        return self.came
 
     def how_many_are_gone(self) -> int:
         return self.gone
@@ -149,8 +155,9 @@ def test_a_replica_that_leaves_closes_its_batches(instance_url: str) -> None:
 
 def test_a_client_that_leaves_is_not_executed(instance_url: str) -> None:
     handle = serve.run(Waiting.bind("v"))
-    with pytest.raises(requests.exceptions.ReadTimeout):
-        requests.get(instance_url, params={"name": "gone"}, timeout=1.0)
+    with socket.create_connection(("127.0.0.1", urlsplit(instance_url).port or 0), WITHIN_S) as client:
+        client.sendall(b"GET /?name=gone HTTP/1.1\r\nhost: a\r\n\r\n")
+        eventually("it waits", lambda: handle.how_many_came.remote().result(timeout_s=WITHIN_S) == 1, WITHIN_S)
     eventually("it is gone", lambda: handle.how_many_are_gone.remote().result(timeout_s=WITHIN_S) == 1, WITHIN_S)
     with ThreadPoolExecutor(3) as pool:
         answers = list(pool.map(lambda name: get(f"{instance_url}?name={name}", timeout=WITHIN_S).body, "abc"))

@@ -164,7 +164,9 @@ def test_a_stream_that_takes_too_long_is_cut(shared: SalverRun, tmp_path: Path) 
 
 
 def test_a_problem_document_for_those_who_accept_it(shared: SalverRun, tmp_path: Path) -> None:
-    answer = get(shared, f"wait?mark={tmp_path}/m", 0.3, accept="application/problem+json", **{"x-request-id": "mine"})
+    answer = get(
+        shared, f"wait?mark={tmp_path}/m", 0.3, accept="application/problem+json", **{"x-request-id": "mine"}
+    )
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json() == {
         "type": "urn:salver:problem:timeout",

@@ -137,9 +137,7 @@ def test_the_calls_of_its_request_are_cancelled_too(run: SalverRun, tmp_path: Pa
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["fin", "reset"])
-def test_a_pipelining_client_is_missed_while_reading_is_paused(
-    run: SalverRun, tmp_path: Path, reset: bool
-) -> None:
+def test_a_pipelining_client_is_missed_while_reading_is_paused(run: SalverRun, tmp_path: Path, reset: bool) -> None:
     pipelined = Leaver(run, f"GET /wait?mark={tmp_path}/pipelined HTTP/1.1")
     eventually("it runs", (tmp_path / "pipelined.started").exists)
     pipelined.socket.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n" * 3)

@@ -331,6 +331,7 @@ def test_what_remains_is_inherited_by_every_call(scene: Scene) -> None:
 @pytest.mark.parametrize("method", ["by_await", "not_awaited", "by_stream", "by_result"])
 def test_at_the_deadline_everything_is_cancelled(scene: Scene, method: str) -> None:
     def call() -> None:
+        scene.branch.remaining_s.remote().result(timeout_s=WITHIN_S)  # all are connected: the call begins in time
         within(1.0)
         began = time.monotonic()
         with pytest.raises(RequestTimeoutError) as caught:
@@ -349,7 +350,8 @@ def test_at_the_deadline_everything_is_cancelled(scene: Scene, method: str) -> N
 
 def test_a_stream_has_the_deadline_too(scene: Scene) -> None:
     def call() -> None:
-        within(1.0)
+        scene.leaf.remaining_s.remote().result(timeout_s=WITHIN_S)
+        within(2.0)
         stream = scene.leaf.items.options(stream=True).remote("a")
         assert next(stream) == 1
         with pytest.raises(RequestTimeoutError):

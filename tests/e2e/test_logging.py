@@ -63,7 +63,7 @@ def logs(run: SalverRun) -> Path:
 
 
 def replica_log(run: SalverRun) -> Path:
-    [path] = logs(run).glob("replica_*.log")
+    [path] = eventually("its log is there", lambda: list(logs(run).glob("replica_*.log")), WITHIN_S)
     return path
 
 

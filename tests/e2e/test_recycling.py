@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
@@ -37,6 +40,7 @@ class Leaky:
 class Stubborn:
     async def __call__(self, request: Any) -> int:
         while request.url.path == "/for-ever":
+            Path(request.query_params["mark"]).touch()
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
@@ -72,14 +76,13 @@ def test_a_replica_that_leaks_is_replaced_without_a_lost_request(instance_url: s
     assert load.failures() == []
 
 
-def test_a_replica_whose_request_will_not_be_cancelled_is_replaced(instance_url: str) -> None:
+def test_a_replica_whose_request_will_not_be_cancelled_is_replaced(instance_url: str, tmp_path: Path) -> None:
     serve.run(Stubborn.bind())
     (stuck,) = running("Stubborn")
     with ConstantLoad(instance_url, rate=50) as load:
-        try:
-            requests.get(f"{instance_url}for-ever", timeout=0.5)
-        except requests.Timeout:
-            pass
+        with socket.create_connection(("127.0.0.1", urlsplit(instance_url).port or 0), WITHIN_S) as client:
+            client.sendall(f"GET /for-ever?mark={tmp_path}/mark HTTP/1.1\r\nhost: a\r\n\r\n".encode())
+            eventually("it runs", (tmp_path / "mark").exists, WITHIN_S)
         eventually("it is replaced", lambda: stuck not in running("Stubborn") and running("Stubborn"), WITHIN_S)
         load.wait_for(20)
     assert load.failures() == []

@@ -28,6 +28,14 @@ def wait_for_another(run: SalverRun, role: str, stopped: int, within: float) -> 
     return eventually(f"another {role} runs", lambda: [pid for pid in run.pids()[role] if pid != stopped], within)[0]
 
 
+def stays_alone(run: SalverRun, role: str, pid: int) -> None:
+    """For ``IN_PEACE_S`` on the clock, however crowded the machine is."""
+    until = time.monotonic() + IN_PEACE_S
+    while time.monotonic() < until:
+        assert run.pids()[role] == [pid]
+        time.sleep(0.05)
+
+
 def test_a_stopped_controller_is_replaced_and_nothing_is_lost(worker_run: WorkerRun) -> None:
     run = worker_run(replicas=2)
     replicas = sorted(run.pids()["replica"])
@@ -56,13 +64,11 @@ def test_one_that_is_stopped_for_a_while_stays(worker_run: WorkerRun, role: str)
     before = run.pids()
     (pid,) = before[role]
     os.kill(pid, signal.SIGSTOP)
-    with pytest.raises(AssertionError, match=f"another {role}"):
-        wait_for_another(run, role, pid, IN_PEACE_S)
+    stays_alone(run, role, pid)
     waiting = get_later(run.url)
     os.kill(pid, signal.SIGCONT)
     assert waiting.result(10).status == 200
-    with pytest.raises(AssertionError, match=f"another {role}"):
-        wait_for_another(run, role, pid, IN_PEACE_S)  # what it did not answer in time is forgiven
+    stays_alone(run, role, pid)  # what it did not answer in time is forgiven
     assert ControlClient(run.folder / "control.sock").status().controller_pid == before["controller"][0]
     assert run.pids() == before
 

@@ -20,6 +20,8 @@ from typing import Any
 
 from harness.processes import descendants, is_alive, living, role
 from harness.waiting import Patience, eventually, patience
+from salver.controller.client import ControlClient
+from salver.serve.schema import serve_status
 
 READY = re.compile(r"Ready in [\d.]+ s · (?P<url>https?://\S+)")
 
@@ -162,10 +164,8 @@ class SalverRun:
     # --- what it is -------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """``salver status --json`` of this instance."""
-        answer = self.cli("status", "--json", "--instance", self.name)
-        assert answer.returncode == 0, f"{answer.stderr}\n{self.output()}"
-        return json.loads(answer.stdout)
+        """What ``salver status --json`` of this instance says, without a command for it."""
+        return serve_status(ControlClient(self.folder / "control.sock").status()).model_dump(mode="json")
 
     def pids(self) -> dict[str, list[int]]:
         """The living processes by role: supervisor, controller, proxy, replica, cli. Asks the kernel, not Salver."""

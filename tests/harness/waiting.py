@@ -1,7 +1,7 @@
 """Waiting for something that another process does, with a deadline.
 
-Deadlines are in seconds of a machine that has a processor for everyone who wants one. While more want to run than can,
-a second counts for less: what is promised within a second of work is not late because others were working, and on a
+Deadlines are in seconds of a machine that has a processor for everyone who wants one. While more want to run than
+can, a second counts for less: what is promised within a second is not late because others were working, and on a
 machine that is not crowded a promise is what it says.
 """
 
