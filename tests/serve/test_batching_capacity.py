@@ -94,7 +94,9 @@ def spec_of(target: Deployment[Any]) -> DeploymentSpec:
         (Plain, 5),
     ],
 )
-def test_unset_it_is_what_fills_the_batches_and_the_next_ones(target: Any, expected: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_unset_it_is_what_fills_the_batches_and_the_next_ones(
+    target: Any, expected: int, caplog: pytest.LogCaptureFixture
+) -> None:
     spec = spec_of(deployment(target))
     assert (spec.max_ongoing_requests, spec.options["max_ongoing_requests"]) == (expected, expected)
     assert caplog.messages == []

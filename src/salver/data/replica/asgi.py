@@ -30,7 +30,7 @@ from salver.wire.messages import (
 Message = MutableMapping[str, Any]
 Scope = dict[str, Any]
 
-_WHOLE_AT_MOST = 1024 * 1024
+WHOLE_AT_MOST = 1024 * 1024
 """Larger bodies are cut into DATA frames even when they are known at once: the proxy must not hold them whole."""
 
 
@@ -183,7 +183,7 @@ class HTTPExchange:
         if self._head is None or self.finished:
             raise InvalidASGI("http.response.body came before http.response.start or after the end")
         if not self.started:
-            if not more and len(body) <= _WHOLE_AT_MOST:
+            if not more and len(body) <= WHOLE_AT_MOST:
                 self._end(Kind.RESPONSE, self._head, body)
                 return
             self.started = True
@@ -215,6 +215,11 @@ class HTTPExchange:
     def respond(self, status: int, header_block: bytes, body: Buffer, declared: int = -1) -> None:
         """Answer with a whole response. Raises InvalidASGI for a status that is none."""
         self._end(Kind.RESPONSE, encode(ResponseMeta(final_status(status), header_block, declared)), body)
+
+    async def respond_in_pieces(self, status: int, header_block: bytes, body: Buffer) -> None:
+        """As ``respond``, for a body of more than ``WHOLE_AT_MOST``; raises OSError when the client leaves."""
+        self._head = encode(ResponseMeta(final_status(status), header_block, len(body)))
+        await self._send_body(body, more=False)
 
     def check_finished(self) -> None:
         """The application has returned. Raises InvalidASGI when its answer is not complete."""
