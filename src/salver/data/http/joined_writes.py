@@ -9,6 +9,8 @@ from salver.wire.frames import Buffer
 JOIN_BELOW_BYTES = 64 * 1024
 """What is larger is written by itself: to copy it costs more than a system call."""
 
+_JOIN_AT_MOST = 64  # one turn may be long: libuv goes on reading for as long as a replica goes on writing
+
 
 class JoinedWrites:
     """What waits to be written to one transport. What comes after its end is dropped."""
@@ -34,6 +36,8 @@ class JoinedWrites:
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self.flush)
+        elif len(self._out) >= _JOIN_AT_MOST:
+            self.flush()
 
     def flush(self) -> None:
         """Write it now: something is to come after it by another way."""

@@ -5,7 +5,7 @@ plan once in each turn of the loop, so calls made in the same turn meet in a bat
 
 Between two batches the model is idle. So where user code leaves the loop free while it works (a thread, a GPU,
 another service), the next batch starts before the answers of this one are handed out, which takes as long as its
-requests take to end. Where it blocks the loop, the answers go first: they would have to wait for the whole next batch.
+requests take to end. Where it blocks the loop, the answers go first: else they would wait for all of the next batch.
 
 There is a queue for each event loop and each object whose method the function is (and for each replica, where tests
 have several in one process). It lives from its first call until nothing waits and nothing runs, so it keeps neither
