@@ -39,6 +39,8 @@ CLIENT_LEFT = 499
 """The status, in logs and metrics only, of a request whose client did not wait for the answer."""
 
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_RESPONSE = int(Kind.RESPONSE)  # most frames are one of these; naming an enum's member costs 60 ns on Python 3.11
+_DATA = int(Kind.DATA)
 _SHORTEST_S = 0.001  # on the wire 0 means no deadline
 
 
@@ -282,11 +284,11 @@ class RequestExchange:
 
     def frame_received(self, frame: Frame) -> None:
         kind = frame.kind
-        if kind == Kind.RESPONSE:
+        if kind == _RESPONSE:
             meta = decode_response(frame.meta)
             self._connection.write_whole(self, meta.status, meta.header_block, frame.payload, meta.content_length)
             self._ended(meta.status)
-        elif kind == Kind.DATA:
+        elif kind == _DATA:
             self._data(frame)
         elif kind == Kind.HEAD:
             self._head(frame)
