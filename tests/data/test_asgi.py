@@ -9,7 +9,7 @@ import pytest
 
 from salver.data.channel import Channel
 from salver.data.http.response import InvalidHeader
-from salver.data.replica.asgi import HTTPExchange, InvalidASGI, build_scope
+from salver.data.replica.asgi import WHOLE_AT_MOST, HTTPExchange, InvalidASGI, build_scope
 from salver.wire.frames import END, Buffer, Frame, Kind
 from salver.wire.messages import (
     BODY_WINDOW_BYTES,
@@ -401,3 +401,31 @@ def test_user_code_that_breaks_http(target: Any, caplog: pytest.LogCaptureFixtur
 
     run(test())
     assert "x-from-client" in caplog.text or "in the middle" in caplog.text
+
+
+def test_a_large_body_that_is_known_at_once_goes_out_as_far_as_credit_allows() -> None:
+    async def main() -> None:
+        answered, sent = exchange()
+        body = bytes(WHOLE_AT_MOST + 1)
+        task = asyncio.create_task(answered.respond_in_pieces(200, b"", body))
+        await turns()
+        head, *pieces = sent.frames
+        assert decode_response(head.meta).content_length == len(body)
+        assert [len(frame.payload) for frame in pieces] == [STREAM_WINDOW_BYTES]
+        answered.credit_received(credit_frame(len(body)))
+        await task
+        assert b"".join(bytes(frame.payload) for frame in sent.frames[1:]) == body
+        answered.check_finished()
+
+    run(main())
+
+
+def test_a_piece_after_the_end_is_refused() -> None:
+    async def main() -> None:
+        answered, _ = exchange()
+        for message in (start(), piece(b"a", more=True), piece()):
+            await answered.send(message)
+        with pytest.raises(InvalidASGI):
+            await answered.send(piece(b"b", more=True))
+
+    run(main())

@@ -57,7 +57,7 @@ def test_requests_meet_and_there_may_be_as_many_as_a_batch_takes(salver_run: Cal
     assert ask(run, range(24)) == {f"{name} of 12" for name in range(24)}
     (application,) = run.status()["applications"].values()
     (deployment,) = application["deployments"].values()
-    assert deployment["options"]["max_ongoing_requests"] == 12
+    assert deployment["options"]["max_ongoing_requests"] == 24
     assert "max_ongoing_requests" not in run.output()
 
 

@@ -1,4 +1,4 @@
-"""``max_ongoing_requests`` of deployments that batch: enough for their batches, or a warning that it is not."""
+"""``max_ongoing_requests`` of deployments that batch: enough to keep them busy, or a warning that it is not."""
 
 from __future__ import annotations
 
@@ -84,17 +84,19 @@ def spec_of(target: Deployment[Any]) -> DeploymentSpec:
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        (Base, 32),
-        (Inherits, 32),
+        (Base, 64),
+        (Inherits, 64),
         (Overrides, 5),
-        (Small, 5),
-        (Both, 8 + 16),
-        (Decorated, 7),
-        (function, 50),
+        (Small, 4 + 2),
+        (Both, 8 + 8 + 16 + 8),
+        (Decorated, 14),
+        (function, 100),
         (Plain, 5),
     ],
 )
-def test_unset_it_is_what_fills_the_batches(target: Any, expected: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_unset_it_is_what_fills_the_batches_and_the_next_ones(
+    target: Any, expected: int, caplog: pytest.LogCaptureFixture
+) -> None:
     spec = spec_of(deployment(target))
     assert (spec.max_ongoing_requests, spec.options["max_ongoing_requests"]) == (expected, expected)
     assert caplog.messages == []
@@ -108,13 +110,13 @@ def test_it_is_told_to_running_replicas() -> None:
         after = spec_of(deployment(Base))
     finally:
         Base.predict.set_max_batch_size(32)
-    assert after.max_ongoing_requests == 40
+    assert after.max_ongoing_requests == 80
     assert after.version == before.version
 
 
 def test_other_options_are_kept() -> None:
     spec = spec_of(deployment(Base).options(num_replicas=3, max_queued_requests=7))
-    assert (spec.num_replicas, spec.max_queued_requests, spec.max_ongoing_requests) == (3, 7, 32)
+    assert (spec.num_replicas, spec.max_queued_requests, spec.max_ongoing_requests) == (3, 7, 64)
 
 
 def test_too_low_it_is_kept_and_the_deploy_says_what_to_change(caplog: pytest.LogCaptureFixture) -> None:

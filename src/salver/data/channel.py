@@ -25,6 +25,8 @@ logger = logging.getLogger("salver.channel")
 
 _JOIN_BELOW_BYTES = 128 * 1024  # above it a payload is written by itself, not copied into the joined buffer
 
+_JOIN_AT_MOST = 64  # of a generator that never waits, the first items are on their way while it makes the next ones
+
 _HELLO_BYTES = 4096
 
 
@@ -97,6 +99,8 @@ class Channel(asyncio.Protocol):
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
+        elif len(self._out) >= _JOIN_AT_MOST:
+            self._flush()
 
     def send_value(self, kind: int, stream: int, value: Buffer | SharedPayload) -> None:
         """Like ``send``, for what ``dump_value`` gave; shared memory is kept until the other side says RELEASE."""

@@ -14,6 +14,7 @@ from typing import Any
 from salver.data.http.exchange import RequestExchange
 from salver.data.http.response import BODYLESS
 from salver.data.replica.asgi import Message, Scope
+from salver.wire.frames import Buffer
 
 Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
@@ -59,21 +60,21 @@ class ASGIClient:
     def resume_reading(self) -> None:
         self.may_read.set()
 
-    def write_whole(self, exchange: RequestExchange, status: int, block: bytes, body: bytes, declared: int) -> None:
+    def write_whole(self, exchange: RequestExchange, status: int, block: bytes, body: Buffer, declared: int) -> None:
         length = len(body)
         if exchange.head.method == "HEAD" or status in BODYLESS:
             length = -1 if status in BODYLESS else max(declared, length)
             body = b""
         self._start(exchange, status, block, length)
-        self._body(body, more=False)
+        self._body(bytes(body), more=False)
 
     def write_head(self, exchange: RequestExchange, status: int, block: bytes, declared: int) -> bool:
         self._streaming = exchange
         self._start(exchange, status, block, -1 if status in BODYLESS else declared)
         return False
 
-    def write_piece(self, data: bytes) -> None:
-        self._body(data, more=True)
+    def write_piece(self, data: Buffer) -> None:
+        self._body(bytes(data), more=True)
 
     def stream_ended(self, exchange: RequestExchange) -> None:
         self._body(b"", more=False)

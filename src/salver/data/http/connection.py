@@ -14,10 +14,11 @@ from typing import Protocol, cast
 from salver.data.http.client_deadline import NEVER, ClientDeadline
 from salver.data.http.client_socket import address, is_connected, reset
 from salver.data.http.exchange import CLIENT_LEFT, RequestExchange
-from salver.data.http.joined_writes import JoinedWrites
+from salver.data.http.joined_writes import JOIN_BELOW_BYTES, JoinedWrites
 from salver.data.http.parser import BadRequest, HTTPLimits, RequestHead, RequestParser
 from salver.data.http.problem import BAD_REQUEST, Problem, too_many_connections
 from salver.data.http.response import BODYLESS, response_head, stream_framing
+from salver.wire.frames import Buffer
 
 _WRITE_BUFFER_BYTES = 64 * 1024
 _PIPELINED_AT_MOST = 128
@@ -228,7 +229,7 @@ class HTTPConnection(asyncio.Protocol):
             if self._receiving is not None:
                 self._renew_body_deadline()
 
-    def write_whole(self, exchange: RequestExchange, status: int, block: bytes, body: bytes, declared: int) -> None:
+    def write_whole(self, exchange: RequestExchange, status: int, block: bytes, body: Buffer, declared: int) -> None:
         """The complete response of the current request."""
         close = self._closes_after(exchange)
         length = len(body)
@@ -239,7 +240,12 @@ class HTTPConnection(asyncio.Protocol):
                 length = declared if declared >= 0 else length
                 body = b""
             framing = b"content-length: %d\r\n" % length
-        self._transport.write(self._head(exchange, status, block, framing, close=close) + body)
+        head = self._head(exchange, status, block, framing, close=close)
+        if len(body) < JOIN_BELOW_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._transport.write(body)
         self._answered(exchange, close=close)
 
     def write_head(self, exchange: RequestExchange, status: int, block: bytes, declared: int) -> bool:
@@ -250,7 +256,7 @@ class HTTPConnection(asyncio.Protocol):
         self._joined.add(self._head(exchange, status, block, framing.line, close=exchange.closes))
         return framing.chunked and exchange.head.method != "HEAD"
 
-    def write_piece(self, data: bytes) -> None:
+    def write_piece(self, data: Buffer) -> None:
         """Part of a streamed response; pieces of one turn of the loop leave together."""
         self._joined.add(data)
 

@@ -25,6 +25,7 @@ from salver.data.http.problem import unavailable
 from salver.data.http.response import BODYLESS, response_head, stream_framing
 from salver.data.http.websocket_exchange import WebSocketExchange
 from salver.data.http.websocket_protocol import HandshakeRefused, WebSocketProtocol
+from salver.wire.frames import Buffer
 
 _NEVER = float("inf")
 _CLOSE_S = 5.0
@@ -250,7 +251,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._held_back = False  # what comes now goes nowhere, but the client's close is among it
         self._parse()
 
-    def write_whole(self, exchange: RequestExchange, status: int, block: bytes, body: bytes, declared: int) -> None:
+    def write_whole(self, exchange: RequestExchange, status: int, block: bytes, body: Buffer, declared: int) -> None:
         """Answer the handshake over HTTP."""
         body = b"" if status in BODYLESS else body
         framing = b"" if status in BODYLESS else b"content-length: %d\r\n" % len(body)
@@ -262,7 +263,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._joined.add(self._head(status, block, stream_framing(status, declared, "1.0").line))
         return False
 
-    def write_piece(self, data: bytes) -> None:
+    def write_piece(self, data: Buffer) -> None:
         self._joined.add(data)
 
     def stream_ended(self, exchange: RequestExchange) -> None:

@@ -17,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from salver.data.channel import Channel
 from salver.data.context import ReplicaIdentity, RequestContext, replica_identity, request_context
 from salver.data.http.response import encode_header_block
-from salver.data.replica.asgi import HTTPExchange, build_scope
+from salver.data.replica.asgi import WHOLE_AT_MOST, HTTPExchange, build_scope
 from salver.data.replica.call_stream import CallStream
 from salver.data.replica.failure_text import tamed, user_traceback
 from salver.data.replica.results import encode_result
@@ -146,8 +146,14 @@ async def _handle_http(user: UserCode, meta: RequestMeta, exchange: HTTPExchange
     if hasattr(result, "__next__") or hasattr(result, "__anext__"):
         result = StreamingResponse(result, media_type="text/plain")
     if not isinstance(result, Response):
-        exchange.respond(200, *encode_result(result))
-    elif type(result).__call__ is Response.__call__ and result.background is None:
+        block, body = encode_result(result)
+        if len(body) <= WHOLE_AT_MOST:
+            exchange.respond(200, block, body)
+        else:
+            await exchange.respond_in_pieces(200, block, body)
+    elif (
+        type(result).__call__ is Response.__call__ and result.background is None and len(result.body) <= WHOLE_AT_MOST
+    ):
         block, declared = encode_header_block(result.raw_headers)
         exchange.respond(result.status_code, block, result.body, -1 if declared is None else declared)
     else:

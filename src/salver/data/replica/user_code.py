@@ -12,7 +12,6 @@ import contextvars
 import inspect
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, cast
 
@@ -20,6 +19,7 @@ from salver.data.replica.contained import contained
 from salver.data.replica.failure_text import user_traceback
 from salver.data.replica.finalizer import finalize
 from salver.data.replica.hosted_app import HostedApp
+from salver.data.replica.threads import Threads
 from salver.errors import ServeException
 from salver.wire.payload import load_definition
 
@@ -72,8 +72,8 @@ class UserCode:
         user.asgi_app = asgi_app
         return user
 
-    def _new_pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(max_workers=self._threads, thread_name_prefix=f"salver-{self.name}")
+    def _new_pool(self) -> Threads:
+        return Threads(self._threads, f"salver-{self.name}")
 
     def resize(self, threads: int) -> None:
         """Have as many threads from now on; what runs ends in the thread that it is in."""
@@ -81,7 +81,7 @@ class UserCode:
             return
         self._threads = threads
         outgoing, self._pool = self._pool, self._new_pool()
-        outgoing.shutdown(wait=False)
+        outgoing.retire()
         if self.asgi_app is not None:
             self.asgi_app.resize(threads)
 
@@ -143,7 +143,7 @@ class UserCode:
         """Run ``function`` in the pool, with this task's context variables."""
         context = contextvars.copy_context()
         call = partial(context.run, _call_in_thread, function, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+        return await self._pool.run(call)
 
     async def stop(self, timeout_s: float) -> None:
         """Shut the user's ASGI application down, call the object's ``__del__``, then ``close``.
@@ -162,7 +162,7 @@ class UserCode:
 
     def close(self) -> None:
         """Stop the pool without waiting for what still runs in it."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
 
 
 def _call_in_thread(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

@@ -30,6 +30,7 @@ from salver.data.replica.control_thread import ControlThread
 from salver.data.replica.replica import Replica
 from salver.engine.interface import ReplicaProcess
 from salver.engine.local.client import stack_file
+from salver.engine.local.heap import keep_freed_memory
 from salver.engine.local.instance import Instance
 from salver.engine.local.log_folder import logging_of
 from salver.engine.local.pulse import answer
@@ -56,6 +57,7 @@ def run_proxy(
     instance: Instance, key: bytes, sockets: list[socket.socket], options: ProxyOptions, pulse: socket.socket
 ) -> None:
     """The HTTP ingress, on sockets that listen already; the supervisor asks on ``pulse`` whether it answers."""
+    keep_freed_memory()
     log = start_logging(instance, "proxy", str(os.getpid()))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one descriptor a client: the usual 1,024 are few
@@ -97,6 +99,7 @@ def run_replica(
     """One replica, on its own listening socket; ``gpus`` are those of the instance."""
     announce_reservation(process, gpus)
     os.environ["SALVER_INSTANCE_FOLDER"] = str(instance.folder)
+    keep_freed_memory()
     log = start_logging(instance, "replica", process.replica_id, process.logging)
     log.take_what_is_printed()
     identity = ReplicaIdentity(process.deployment.app, process.deployment.name, process.replica_id)

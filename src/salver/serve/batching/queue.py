@@ -3,6 +3,10 @@
 ``plan`` decides; a queue tells it what happens, sets its alarm clock, and runs what it closes. It looks at the
 plan once in each turn of the loop, so calls made in the same turn meet in a batch even with a wait of 0.
 
+Between two batches the model is idle. So where user code leaves the loop free while it works (a thread, a GPU,
+another service), the next batch starts before the answers of this one are handed out, which takes as long as its
+requests take to end. Where it blocks the loop, the answers go first: else they would wait for all of the next batch.
+
 There is a queue for each event loop and each object whose method the function is (and for each replica, where tests
 have several in one process). It lives from its first call until nothing waits and nothing runs, so it keeps neither
 a user's object nor a loop alive, whether or not they can be referred to weakly. What outlives it belongs to
@@ -62,13 +66,24 @@ on_drain(close_batches_early)
 class _Execution:
     """A batch that is executed; ``calls`` are those of it that were still waited for."""
 
-    __slots__ = ("batch", "calls", "started", "task")
+    __slots__ = ("batch", "calls", "closed", "finished", "started", "suspended", "task")
 
-    def __init__(self, batch: Batch[Call], calls: list[Call], started: float, task: asyncio.Task[None]) -> None:
+    def __init__(self, batch: Batch[Call], calls: list[Call], closed: float) -> None:
         self.batch = batch
         self.calls = calls
-        self.started = started
-        self.task = task
+        self.closed = closed
+        self.started = closed
+        self.suspended: float | None = None
+        """When user code first left the loop to others; None when it has not."""
+        self.finished = False
+        self.task: asyncio.Task[None] | None = None
+
+    def first_step_over(self) -> None:
+        self.suspended = monotonic()
+
+    def blocks_the_loop(self, now: float) -> bool:
+        """Whether user code, which has just returned, held the loop for most of the time."""
+        return self.suspended is None or (self.suspended - self.started) * 2 > now - self.started
 
 
 class BatchQueue:
@@ -106,7 +121,7 @@ class BatchQueue:
         if execution is None:
             self._plan.remove(call)
             self._look_soon()
-        elif all(other.answer.is_over for other in execution.calls):
+        elif execution.task is not None and all(other.answer.is_over for other in execution.calls):
             execution.task.cancel()
 
     def close_early(self) -> None:
@@ -175,16 +190,29 @@ class BatchQueue:
             return
         context = calls[0].context
         context.run(request_context.set, batch_context([call.request for call in calls]))
-        if self._code.streams:
-            work = run_stream_batch(self._function, calls)
-        else:
-            work = run_batch(self._function, calls, isolate_errors=self._code.isolate_errors)
-        execution = _Execution(batch, calls, now, self.loop.create_task(work, context=context))
+        execution = _Execution(batch, calls, now)
         self._executions.update(dict.fromkeys(calls, execution))
+        execution.task = self.loop.create_task(self._execute(execution), context=context)
         execution.task.add_done_callback(lambda _: self._ended(execution))
+        self.loop.call_soon(execution.first_step_over)  # comes right after the task's first step
+
+    async def _execute(self, execution: _Execution) -> None:
+        execution.started = monotonic()
+        if self._code.streams:
+            await run_stream_batch(self._function, execution.calls)
+        else:
+            returned = partial(self._returned, execution)
+            await run_batch(self._function, execution.calls, returned, isolate_errors=self._code.isolate_errors)
+
+    def _returned(self, execution: _Execution) -> None:
+        """User code is done with this batch, which has no answers yet."""
+        if not execution.blocks_the_loop(monotonic()):
+            self._finish(execution)
+            self._look()
 
     def _ended(self, execution: _Execution) -> None:
         task = execution.task
+        assert task is not None
         error = None if task.cancelled() else task.exception()
         for call in execution.calls:
             del self._executions[call]
@@ -192,17 +220,21 @@ class BatchQueue:
                 call.answer.cancel()  # of those who have none yet: the batch was cancelled
             else:
                 call.answer.fail(error)
-        self._plan.ended()
-        self._record(execution)
+        execution.task = None  # it refers to its coroutine, and that to this
+        if not execution.finished:
+            self._finish(execution)
         self._look()
 
-    def _record(self, execution: _Execution) -> None:
+    def _finish(self, execution: _Execution) -> None:
+        """There is room for another batch."""
+        execution.finished = True
+        self._plan.ended()
         batch = execution.batch
         record = BatchRecord(
             function_name=self._code.name,
             size=len(execution.calls),
             reason=batch.reason,
-            wait_s=execution.started - execution.calls[0].arrived,
+            wait_s=execution.closed - execution.calls[0].arrived,
             execution_s=monotonic() - execution.started,
             utilization=batch.weight / batch.max_batch_size,
             left_waiting=self._plan.waiting,

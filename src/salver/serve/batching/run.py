@@ -16,8 +16,17 @@ from salver.errors import ServeException
 from salver.serve.batching.call import Call, StreamAnswer
 
 
-async def run_batch(function: Callable[..., Any], calls: Sequence[Call], *, isolate_errors: bool) -> None:
+async def run_batch(
+    function: Callable[..., Any],
+    calls: Sequence[Call],
+    returned: Callable[[], None] | None = None,
+    *,
+    isolate_errors: bool,
+) -> None:
     """Await ``function`` with the calls' arguments as lists and answer each of them, with what it raises if it does.
+
+    Args:
+        returned: called when the whole batch has succeeded, before it is answered.
 
     Raises:
         asyncio.CancelledError: this task was cancelled; those without an answer still have none.
@@ -35,6 +44,8 @@ async def run_batch(function: Callable[..., Any], calls: Sequence[Call], *, isol
         _fail(calls, error)
         return
     else:
+        if returned is not None:
+            returned()
         _answer(calls, results)
         return
     middle = len(calls) // 2
