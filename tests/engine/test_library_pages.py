@@ -31,11 +31,5 @@ for _ in range(3):
 
 
 def test_pages_go_and_come_back() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT.replace("\\\\", "\\")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = subprocess.run([sys.executable, "-c", _SCRIPT], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
