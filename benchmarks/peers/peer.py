@@ -115,6 +115,7 @@ def spawn(
 ) -> tuple[subprocess.Popen[str], float]:
     """The process, whose errors (and output, unless `piped`) go to `log` in the folder, and when it was created."""
     private = {"XDG_RUNTIME_DIR": str(folder), "XDG_STATE_HOME": str(folder), "PYTHONPATH": "", "TMPDIR": str(folder)}
+    private["PYTHONDONTWRITEBYTECODE"] = ""  # installed peers are compiled: a checkout is with its first start
     with (folder / "log").open("wb") as log:
         start = time.perf_counter()
         process = subprocess.Popen(

@@ -2,7 +2,7 @@
 
 Such a process stays for as long as the application runs, so it stays small: the user's modules, and ours for
 building, are imported in a child that ends when the application runs. With transformers that is several hundred
-megabytes.
+megabytes. What it has itself it shares with all that it has forked.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from salver.cli.children import in_child
 from salver.cli.output import fail, say
 from salver.engine.local.instance import Instance
 from salver.engine.local.launcher import LaunchedInstance
+from salver.engine.local.library_pages import give_back_library_pages
 from salver.engine.local.process import become_subreaper, end_children
 from salver.engine.local.service import ServiceManager
 
@@ -104,6 +105,7 @@ class Hold:
 
     def follow(self) -> None:
         """Stay until the instance ends. Its processes write to this terminal themselves."""
+        give_back_library_pages()
         if self.launched is not None:
             self.launched.wait()
             if not self.launched.ended_as_asked:

@@ -81,6 +81,7 @@ def launch_as_told(
         stated=told.stated,
         logging=told.logging,
         as_service=as_service,
+        from_command=True,
     )
     control_api = launched.instance.info().admin
     if control_api is not None:

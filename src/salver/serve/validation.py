@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from string import ascii_letters, digits
 from typing import Annotated, Any, NamedTuple, cast
 
@@ -156,6 +155,8 @@ def _shown(value: object) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A question that names the nearest of ``known``, to be appended to an error; empty when none is near."""
+    from difflib import get_close_matches  # only a mistake needs it
+
     near = get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 

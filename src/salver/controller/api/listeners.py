@@ -1,7 +1,7 @@
-"""Where the control API listens: connections and their bounds, and which of them are listened to at all.
+"""Where the control API listens.
 
-uvicorn speaks HTTP here, as it is not the request path. What it does not bound is bounded here: connections, the size
-of a head, and how long one may take.
+The server is our own, and small: uvicorn would import a command line, multiprocessing and a watcher of files with it,
+3 MB and 20 ms of each controller, and would look ten times a second whether it is to end.
 """
 
 from __future__ import annotations
@@ -9,89 +9,14 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from functools import partial
 
-import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from salver.controller.api.answers import Refusal
-from salver.data.channel import same_user
+from salver.controller.api.connection import Connection
 
-_MOST_CONNECTIONS = 256
-_HEAD_BYTES = 64 * 1024
-_HEAD_WITHIN_S = 10.0
-
-
-class BoundedProtocol(HttpToolsProtocol):
-    """One connection of the control API."""
-
-    _head_timer: asyncio.TimerHandle | None = None
-    _head_bytes = 0
-    _in_head = True
-
-    def connection_made(self, transport: Any) -> None:
-        if len(self.connections) >= _MOST_CONNECTIONS:
-            transport.abort()
-            return
-        super().connection_made(transport)
-        self._await_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end_head()
-        if self in self.connections:  # else it was refused at once
-            super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        cycle = cast("RequestResponseCycle | None", self.cycle)
-        if self._head_timer is None and cycle is not None and cycle.response_complete:
-            self._await_head()  # neither rest of a body nor empty lines keep a connection for ever
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > _HEAD_BYTES and not self.transport.is_closing():
-                self._refuse(Refusal(431, "The head of the request is too large."))
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._await_head()
-
-    def on_headers_complete(self) -> None:
-        self._end_head()
-        super().on_headers_complete()
-
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(Refusal(400, "This is not HTTP/1.1 as it is understood here."))
-
-    def _await_head(self) -> None:
-        self._end_head()
-        self._in_head = True
-        self._head_bytes = 0
-        self._head_timer = self.loop.call_later(_HEAD_WITHIN_S, self.transport.abort)
-
-    def _end_head(self) -> None:
-        self._in_head = False
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _refuse(self, refusal: Refusal) -> None:
-        answer = refusal.answer()
-        head = b"".join(b"%s: %s\r\n" % header for header in answer.raw_headers)
-        self.transport.write(b"HTTP/1.1 %d \r\n%sconnection: close\r\n\r\n" % (answer.status_code, head))
-        self.transport.write(bytes(answer.body))
-        self.transport.close()
-
-
-class SameUserProtocol(BoundedProtocol):
-    """Refuses peers that run as somebody else."""
-
-    def connection_made(self, transport: Any) -> None:
-        if same_user(transport):
-            super().connection_made(transport)
-        else:
-            transport.abort()
+_BACKLOG = 2048
+_ENDS_WITHIN_S = 1.0
 
 
 class Listener:
@@ -99,38 +24,43 @@ class Listener:
 
     Args:
         application: what answers.
-        protocol: which connections are listened to.
+        connection: which connections are listened to.
         sockets: that listen; closed in the end.
     """
 
-    def __init__(
-        self, application: ASGIApp, protocol: type[BoundedProtocol], sockets: Sequence[socket.socket]
-    ) -> None:
-        config = uvicorn.Config(
-            application,
-            http=protocol,
-            ws="none",
-            lifespan="off",
-            loop="none",
-            log_config=None,
-            log_level="error",  # its warnings are about what strangers send: nobody may fill our log with those
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=1,
-        )
-        self._server = _Server(config)
+    def __init__(self, application: ASGIApp, connection: type[Connection], sockets: Sequence[socket.socket]) -> None:
+        self._connections: set[Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._accept = partial(connection, application, self._connections, self._tasks)
         self._sockets = list(sockets)
+        self._stopping = asyncio.Event()
 
     async def serve(self) -> None:
-        """Serve until ``stop``."""
-        await self._server.serve(sockets=self._sockets)
+        """Serve until ``stop``; requests that have begun get their answer, if that takes no longer than a second."""
+        loop = asyncio.get_running_loop()
+        servers = [
+            await (loop.create_unix_server if each.family == socket.AF_UNIX else loop.create_server)(
+                self._accept, sock=each, backlog=_BACKLOG
+            )
+            for each in self._sockets
+        ]
+        await self._stopping.wait()
+        for server in servers:
+            server.close()
+        for connection in list(self._connections):
+            connection.end()
+        await self._wait_for_the_last()
+
+    async def _wait_for_the_last(self) -> None:
+        try:
+            async with asyncio.timeout(_ENDS_WITHIN_S):
+                for connection in list(self._connections):
+                    await connection.closed.wait()
+        except TimeoutError:
+            for task in list(self._tasks):
+                task.cancel()
+            for connection in list(self._connections):
+                connection.abort()
 
     def stop(self) -> None:
-        self._server.should_exit = True
-
-
-class _Server(uvicorn.Server):
-    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
-        """Signals belong to the process, not to this server."""
-        return nullcontext()
+        self._stopping.set()

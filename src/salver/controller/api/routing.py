@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from msgspec import Struct
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import compile_path
 from starlette.types import Receive, Scope, Send
 
 from salver.controller.api.answers import Refusal
@@ -27,7 +26,7 @@ class Endpoint(Struct, frozen=True):
     """What one method of one path does.
 
     Attributes:
-        path: with ``{name}`` for its parameters, as Starlette writes them.
+        path: with ``{name}`` for its parameters, each a whole part between slashes.
         handler: may raise Refusal.
         from_this_machine: carries code, so it is refused on TCP whoever asks.
     """
@@ -51,7 +50,7 @@ class Routes:
         self._methods: dict[str, dict[str, Endpoint]] = {}
         for endpoint in endpoints:
             self._methods.setdefault(endpoint.path, {})[endpoint.method] = endpoint
-        self._patterns = [(compile_path(path)[0], methods) for path, methods in self._methods.items()]
+        self._patterns = [(path.split("/"), methods) for path, methods in self._methods.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
@@ -69,10 +68,11 @@ class Routes:
 
     async def _answer(self, request: Request) -> Response:
         path: str = request.scope["path"]
+        parts = path.split("/")
         for pattern, methods in self._patterns:
-            found = pattern.match(path)
-            if found is not None:
-                request.scope["path_params"] = found.groupdict()
+            parameters = _parameters(pattern, parts)
+            if parameters is not None:
+                request.scope["path_params"] = parameters
                 return await self._handler(methods, request.method)(request)
         raise Refusal(404, "There is nothing at this path; /openapi.json lists what there is.")
 
@@ -87,3 +87,16 @@ class Routes:
                 "This carries code, so it is taken on the instance's Unix socket only: use a config file instead.",
             )
         return endpoint.handler
+
+
+def _parameters(pattern: list[str], parts: list[str]) -> dict[str, str] | None:
+    """What stands for ``{name}`` in a path that fits; None for one that does not."""
+    if len(pattern) != len(parts):
+        return None
+    found: dict[str, str] = {}
+    for expected, part in zip(pattern, parts, strict=True):
+        if expected.startswith("{") and part:
+            found[expected[1:-1]] = part
+        elif expected != part:
+            return None
+    return found

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from starlette.types import ASGIApp
 
 from salver.controller.api.applications import ApplicationRoutes
+from salver.controller.api.connection import Connection, SameUserConnection
 from salver.controller.api.guard import Guard
-from salver.controller.api.listeners import BoundedProtocol, Listener, SameUserProtocol
+from salver.controller.api.listeners import Listener
 from salver.controller.api.observation import ObservationRoutes
 from salver.controller.api.openapi import document_endpoint
 from salver.controller.api.routing import Endpoint, Routes
@@ -56,9 +57,9 @@ class ControlServer:
             control: the Unix socket, for this user only.
             admin: TCP sockets, for whoever has a token.
         """
-        self._listeners.append(Listener(Routes(self.endpoints(), over_network=False), SameUserProtocol, [control]))
+        self._listeners.append(Listener(Routes(self.endpoints(), over_network=False), SameUserConnection, [control]))
         if admin:
-            self._listeners.append(Listener(self._guarded(), BoundedProtocol, admin))
+            self._listeners.append(Listener(self._guarded(), Connection, admin))
         async with asyncio.TaskGroup() as serving:
             for listener in self._listeners:
                 serving.create_task(listener.serve())

@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from importlib import import_module
 
 from salver.engine.interface import ReplicaProcess
 from salver.engine.local.oom import OOMKills
 from salver.engine.local.orphans import Marks, kill_orphans
 from salver.engine.local.process import exit_cause, fork, kill_group
+
+_NO_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 
 
 class Child:
@@ -99,6 +102,23 @@ def share_with_children() -> None:
     Frozen, because the collector would touch every page. Importing after the first forks would start them a tenth of
     a second earlier and cost 6 MB.
     """
-    import_module("salver.serve")
+    with _without_plugins():
+        import_module("salver.serve")
     gc.freeze()
     gc.enable()
+
+
+@contextmanager
+def _without_plugins() -> Generator[None]:
+    """Keep pydantic from importing the plugins that it finds installed: they are not our code, and may start threads.
+    Looking for them also takes 10 ms of each start. User code gets them, in its own processes.
+    """
+    before = os.environ.get(_NO_PLUGINS)
+    os.environ[_NO_PLUGINS] = "__all__"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_NO_PLUGINS]
+        else:
+            os.environ[_NO_PLUGINS] = before

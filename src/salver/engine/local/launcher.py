@@ -11,12 +11,11 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 
@@ -28,13 +27,18 @@ from salver.engine.local.admin_token import create_token
 from salver.engine.local.capacity import NOTHING_STATED, StatedCapacity, capacity_of_this_machine
 from salver.engine.local.instance import Instance, InstanceInfo, create_instance, instances_root
 from salver.engine.local.log_folder import SUPERVISOR_FILE, prepare_logs
-from salver.engine.local.settings import InstanceSettings
+from salver.engine.local.settings import InstanceSettings, Listening
+from salver.engine.local.supervisor_start import (
+    SupervisorProcess,
+    SupervisorStart,
+    fork_supervisor,
+    spawn_supervisor,
+)
 from salver.errors import ConfigurationError, StartupError
 from salver.records import LoggingSpec
 from salver.telemetry.log_lines import DEFAULT_LOGGING
 
 _BACKLOG = 2048
-_SUPERVISOR = "from salver.engine.local.supervisor_process import main; main()"
 
 
 class LaunchedInstance:
@@ -43,9 +47,7 @@ class LaunchedInstance:
     ``stop`` asks politely and waits; the operating system does the rest if this process just dies.
     """
 
-    def __init__(
-        self, instance: Instance, process: subprocess.Popen[bytes], lifeline: int, *, detached: bool
-    ) -> None:
+    def __init__(self, instance: Instance, process: SupervisorProcess, lifeline: int, *, detached: bool) -> None:
         self.instance = instance
         self._process = process
         self.lifeline: int | None = lifeline
@@ -112,6 +114,7 @@ def launch(
     stated: StatedCapacity = NOTHING_STATED,
     logging: LoggingSpec = DEFAULT_LOGGING,
     as_service: bool = False,
+    from_command: bool = False,
 ) -> LaunchedInstance:
     """Start an instance; it serves within milliseconds of this call's return.
 
@@ -128,6 +131,7 @@ def launch(
         stated: what the user says that the machine has; the rest is found out.
         logging: how its processes log.
         as_service: it stays, so programs read its logs: JSON is the default where stderr is no terminal.
+        from_command: nothing but our own code runs in this process, so that it may be forked.
 
     Raises:
         StartupError: the address cannot be had; the message says who has it, where that can be known.
@@ -159,19 +163,17 @@ def launch(
         undo_on_error.callback(os.close, life_write)
         logs = prepare_logs(instance, logging, on_terminal=not detached, as_service=as_service)
         output = undo.enter_context((logs / SUPERVISOR_FILE).open("ab")) if detached else None
-        inherited_settings = undo.enter_context(_in_memory(msgspec.json.encode(settings)))
-        starter = 0 if detached else os.getpid()
-        shared = [control.fileno(), routing.fileno(), inherited_settings.fileno()]
-        shared += [each.fileno() for each in (*control_tcp, *http)]
-        numbers = [proxies, life_read, lock, starter, len(control_tcp), *shared]
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-P", "-c", _SUPERVISOR, str(instance.folder), *map(str, numbers)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            pass_fds=[life_read, lock, *shared],
-            start_new_session=True,
+        start = SupervisorStart(
+            instance,
+            Listening(http, control, routing, control_tcp),
+            proxies,
+            lifeline=life_read,
+            lock=lock,
+            starter=0 if detached else os.getpid(),
+            settings=settings,
         )
+        start_supervisor = fork_supervisor if from_command and _is_single_threaded() else spawn_supervisor
+        process = start_supervisor(start, output)
         undo_on_error.callback(process.wait)
         undo_on_error.callback(process.kill)
         info = InstanceInfo(
@@ -201,12 +203,9 @@ def _check(host: str, options: ProxyOptions) -> None:
         server_context(options.tls)
 
 
-def _in_memory(data: bytes) -> BinaryIO:
-    """A file without a name that holds ``data``, to be read by who inherits it."""
-    file = os.fdopen(os.memfd_create("salver-settings"), "w+b")
-    file.write(data)
-    file.seek(0)
-    return file
+def _is_single_threaded() -> bool:
+    """Debuggers and profilers bring threads of their own."""
+    return len(os.listdir("/proc/self/task")) == 1
 
 
 @contextmanager

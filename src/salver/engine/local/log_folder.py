@@ -45,6 +45,10 @@ class InstanceLogging(Struct, frozen=True):
     on_terminal: bool
 
 
+_decoder = msgspec.json.Decoder(InstanceLogging)
+"""Made before the first fork: each child would make its own, and copy 100 KB of shared pages for that."""
+
+
 def prepare_logs(instance: Instance, spec: LoggingSpec, *, on_terminal: bool, as_service: bool) -> Path:
     """Make the folder of a new instance's logs and note how it logs; returns the folder.
 
@@ -93,7 +97,7 @@ def _logs_root() -> Path:
 
 def logging_of(instance: Instance) -> InstanceLogging:
     """How it logs. Raises FileNotFoundError when it has ended."""
-    return msgspec.json.decode(instance.logging_file.read_bytes(), type=InstanceLogging)
+    return _decoder.decode(instance.logging_file.read_bytes())
 
 
 def _forget_the_oldest() -> None:

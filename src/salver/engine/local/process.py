@@ -31,7 +31,7 @@ def end_with_parent(parent: int, number: int) -> None:
         os.kill(os.getpid(), number)
 
 
-def fork(title: str, main: Callable[[], None], *, close: list[int], mark: int = 0) -> int:
+def fork(title: str, main: Callable[[], None], *, close: list[int], mark: int = 0, tied: bool = True) -> int:
     """Run ``main`` in a child and return its pid.
 
     The child is killed when the parent's thread that called this ends, so call it from the main thread only. It leads
@@ -41,8 +41,9 @@ def fork(title: str, main: Callable[[], None], *, close: list[int], mark: int = 
         title: what ``ps`` shows.
         close: descriptors of the parent that the child must not keep.
         mark: of the child and all that it starts (``orphans``); 0 for none.
+        tied: whether it is killed when the parent ends; else it watches the parent itself, if it wants to.
     """
-    parent = os.getpid()
+    parent = os.getpid() if tied else 0
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -54,9 +55,10 @@ def fork(title: str, main: Callable[[], None], *, close: list[int], mark: int = 
 def _child(title: str, main: Callable[[], None], close: list[int], parent: int, mark: int) -> NoReturn:
     code = 1
     try:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)  # the parent died between fork and prctl
+        if parent:
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != parent:
+                os._exit(1)  # the parent died between fork and prctl
         os.setsid()
         if mark:
             wear(mark)
