@@ -59,6 +59,8 @@ class RequestBody:
     def whole(self) -> bytes:
         """All of a body that does not stream; it stays here, for another attempt."""
         chunks = self._chunks
+        if not chunks:
+            return b""
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def restart(self) -> None:

@@ -38,6 +38,10 @@ from salver.wire.messages import (
 CLIENT_LEFT = 499
 """The status, in logs and metrics only, of a request whose client did not wait for the answer."""
 
+# On Python 3.11 naming an enum's member costs 60 ns.
+_REQUEST = int(Kind.REQUEST)
+_RESPONSE = int(Kind.RESPONSE)
+
 _SHORTEST_S = 0.001  # on the wire 0 means no deadline
 
 
@@ -251,9 +255,9 @@ class RequestExchange:
         assert channel is not None
         if self.body.streams:
             self.body.restart()
-            channel.send(Kind.REQUEST, stream, encode(meta), flags=link.pace.flag)
+            channel.send(_REQUEST, stream, encode(meta), flags=link.pace.flag)
         else:
-            channel.send(Kind.REQUEST, stream, encode(meta), self.body.whole(), END | link.pace.flag)
+            channel.send(_REQUEST, stream, encode(meta), self.body.whole(), END | link.pace.flag)
 
     def _request_meta(self, remaining_s: float) -> RequestMeta:
         head = self.head
@@ -281,7 +285,7 @@ class RequestExchange:
 
     def frame_received(self, frame: Frame) -> None:
         kind = frame.kind
-        if kind == Kind.RESPONSE:
+        if kind == _RESPONSE:
             meta = decode_response(frame.meta)
             self._connection.write_whole(
                 self, meta.status, meta.header_block, bytes(frame.payload), meta.content_length
