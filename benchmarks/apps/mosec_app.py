@@ -56,9 +56,9 @@ class Stream(SSEWorker):
         return data
 
     def forward(self, data: Any) -> Any:
-        for _ in range(self.chunks):
+        for _ in range(self.chunks - 1):
             self.send_stream_event("token")
-        return b""
+        return b"token"  # comes as the last event
 
 
 def stages(application: str, replicas: int) -> Iterator[tuple[type[Worker], dict[str, int]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -67,24 +68,36 @@ replica_identity: ContextVar[ReplicaIdentity | None] = ContextVar("salver_replic
 _VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
-_random: list[bytes] = []
-"""Random numbers that nobody has used; a system call for each request would be a tenth of what the proxy does."""
+_ids: list[str] = []
+"""Request ids that nobody has used. Making one by itself, with a system call, would be a tenth of what the proxy
+does; of 256 at a time, column by column, each costs a quarter of a microsecond."""
 
-os.register_at_fork(after_in_child=_random.clear)  # two processes with the same would give out the same ids
+os.register_at_fork(after_in_child=_ids.clear)  # two processes with the same would give out the same ids
+
+_AT_A_TIME = 256
+_VERSION_4 = bytes(byte & 0x0F | 0x40 for byte in range(256))
+_VARIANT = bytes(byte & 0x3F | 0x80 for byte in range(256))
 
 
 def new_request_id() -> str:
     """A random UUID (version 4, RFC 9562)."""
     while True:
         try:
-            number = _random.pop()
+            return _ids.pop()
         except IndexError:
-            block = os.urandom(16 * 256)
-            _random.extend(block[start : start + 16] for start in range(0, len(block), 16))
-        else:
-            text = number.hex()
-            variant = "89ab"[number[8] >> 6]
-            return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
+            _ids.extend(_new_ids())
+
+
+def _new_ids() -> Iterator[str]:
+    columns = (_column(4), _column(2), _column(2, _VERSION_4), _column(2, _VARIANT), _column(6))
+    return map("-".join, zip(*columns, strict=True))
+
+
+def _column(size: int, first: bytes | None = None) -> list[str]:
+    """Random numbers of so many bytes, in hexadecimal; ``first`` translates the first byte of each."""
+    data = bytearray(os.urandom(size * _AT_A_TIME))
+    data[::size] = data[::size].translate(first)
+    return data.hex("-", size).split("-")
 
 
 def accept_request_id(offered: bytes) -> str:

@@ -20,6 +20,9 @@ INLINE_BODY_BYTES = 64 * 1024
 _READ_AHEAD_BYTES = 256 * 1024
 
 
+_NONE: deque[bytes] = deque()  # even an empty one is 600 bytes, and most requests have no body
+
+
 class BodySource(Protocol):
     """Where the bytes come from."""
 
@@ -36,11 +39,14 @@ class RequestBody:
         streams: the body is large, or of unknown size.
     """
 
-    __slots__ = ("_chunks", "_credit", "_held", "_paused", "_sent_all", "_source", "complete", "streams")
+    __slots__ = ("_chunks", "_credit", "_held", "_paused", "_pieces", "_sent_all", "_source", "complete", "streams")
 
     def __init__(self, source: BodySource, *, streams: bool) -> None:
         self._source = source
-        self._chunks: deque[bytes] = deque()
+        self._pieces: list[bytes] = []
+        """Of a body that does not stream."""
+        self._chunks: deque[bytes] = deque() if streams else _NONE
+        """Of one that does, what is not sent."""
         self._held = 0
         self._credit = 0
         self._paused = False
@@ -50,16 +56,21 @@ class RequestBody:
 
     def received(self, chunk: bytes) -> None:
         """The client's next bytes."""
+        if not self.streams:
+            self._pieces.append(chunk)
+            return
         self._chunks.append(chunk)
         self._held += len(chunk)
-        if self.streams and self._held > _READ_AHEAD_BYTES and not self._paused:
+        if self._held > _READ_AHEAD_BYTES and not self._paused:
             self._paused = True
             self._source.pause_reading()
 
     def whole(self) -> bytes:
         """All of a body that does not stream; it stays here, for another attempt."""
-        chunks = self._chunks
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        pieces = self._pieces
+        if not pieces:
+            return b""
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def restart(self) -> None:
         """It goes to another replica, from its first byte."""

@@ -39,8 +39,12 @@ CLIENT_LEFT = 499
 """The status, in logs and metrics only, of a request whose client did not wait for the answer."""
 
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
-_RESPONSE = int(Kind.RESPONSE)  # most frames are one of these; naming an enum's member costs 60 ns on Python 3.11
+
+# Naming an enum's member costs 60 ns on Python 3.11.
+_REQUEST = int(Kind.REQUEST)
+_RESPONSE = int(Kind.RESPONSE)
 _DATA = int(Kind.DATA)
+
 _SHORTEST_S = 0.001  # on the wire 0 means no deadline
 
 
@@ -254,9 +258,9 @@ class RequestExchange:
         assert channel is not None
         if self.body.streams:
             self.body.restart()
-            channel.send(Kind.REQUEST, stream, encode(meta), flags=link.pace.flag)
+            channel.send(_REQUEST, stream, encode(meta), flags=link.pace.flag)
         else:
-            channel.send(Kind.REQUEST, stream, encode(meta), self.body.whole(), END | link.pace.flag)
+            channel.send(_REQUEST, stream, encode(meta), self.body.whole(), END | link.pace.flag)
 
     def _request_meta(self, remaining_s: float) -> RequestMeta:
         head = self.head

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
 from salver.data.http.exchange import RequestExchange
@@ -18,12 +19,33 @@ from salver.data.request_metrics import http_answered, http_started
 from salver.data.routing.caller import Caller
 from salver.errors import DeploymentUnavailableError
 from salver.telemetry.access_log import AccessLog
-from salver.wire.snapshot import ApplicationRoute, Snapshot
+from salver.wire.snapshot import Snapshot
 
 _OK = 200
 
 _JSON = b"content-type: application/json\r\n"
 _TEXT = b"content-type: text/plain; charset=utf-8\r\n"
+
+
+class _Mounted(Struct, frozen=True):
+    """An application below its prefix: what its requests have in common, found out once.
+
+    Attributes:
+        name: the application's.
+        prefix, boundary: without a final slash and, as bytes, with one.
+        route: the prefix as it is shown in logs and metrics.
+        root_path: of the ASGI scope.
+        ingress: its deployment's key.
+        timeout_status: what a client hears when its deadline has passed.
+    """
+
+    name: str
+    prefix: str
+    boundary: bytes
+    route: str
+    root_path: str
+    ingress: str
+    timeout_status: int
 
 
 class Ingress:
@@ -40,7 +62,7 @@ class Ingress:
         self._access_log = access_log
         self._options = options
         self._outside = options.root_path.encode()
-        self._routes: list[tuple[str, bytes, ApplicationRoute]] = []
+        self._mounted: list[_Mounted] = []
         self.debug = options.debug
         self.draining = False
         caller.on_snapshot(self._snapshot_changed)
@@ -52,38 +74,37 @@ class Ingress:
         path = exchange.head.path
         if path.startswith(b"/-/") and self._answer_own(exchange, path):
             return
-        found = self.find(path)
-        if found is None:
+        mounted = self._find(path)
+        if mounted is None:
             exchange.answer(no_route(exchange.head))
             return
-        prefix, route = found
-        exchange.route = prefix or "/"
-        exchange.root_path = self._options.root_path + prefix
+        exchange.app = mounted.name
+        exchange.route = mounted.route
+        exchange.root_path = mounted.root_path
+        exchange.timeout_status = mounted.timeout_status
         if self._outside:  # ASGI wants what was stripped in ``path`` as well as in ``root_path``
             exchange.head = replace(exchange.head, target=self._outside + exchange.head.target)
-        exchange.app = route.name
-        self._limit(exchange, route)
-        key = f"{route.name}#{route.ingress}"
-        router = self.caller.router(key)
+        self._limit(exchange)
+        router = self.caller.router(mounted.ingress)
         if router is None:
-            exchange.refused(DeploymentUnavailableError(key, "It does not exist, or was deleted."))
+            exchange.refused(DeploymentUnavailableError(mounted.ingress, "It does not exist, or was deleted."))
         else:
             router.submit(exchange)
 
-    def find(self, path: bytes) -> tuple[str, ApplicationRoute] | None:
-        """The application with the longest prefix of ``path``, and that prefix without a final slash."""
-        for prefix, boundary, route in self._routes:
-            if not prefix or path.startswith(boundary) or path == boundary[:-1]:
-                return prefix, route
+    def _find(self, path: bytes) -> _Mounted | None:
+        """The application with the longest prefix of ``path``."""
+        for mounted in self._mounted:
+            boundary = mounted.boundary
+            if path.startswith(boundary) or not mounted.prefix or path == boundary[:-1]:
+                return mounted
         return None
 
-    def _limit(self, exchange: RequestExchange, route: ApplicationRoute) -> None:
+    def _limit(self, exchange: RequestExchange) -> None:
         """Give the request its deadline: what the client asks for, else what the instance was told."""
         timeout_s = self._options.request_timeout_s
         asks = exchange.head.asks
         if asks is not None and asks.timeout_s is not None:
             timeout_s = asks.timeout_s or None
-        exchange.timeout_status = route.timeout_status or self._options.timeout_status
         if timeout_s is not None:
             exchange.limit(timeout_s)
 
@@ -106,7 +127,7 @@ class Ingress:
             status, text = self._health()
             exchange.respond(status, _TEXT, text)
         elif path == b"/-/routes":
-            routes = {prefix or "/": route.name for prefix, _, route in self._routes}
+            routes = {mounted.route: mounted.name for mounted in self._mounted}
             exchange.respond(200, _JSON, msgspec.json.encode(routes))
         else:
             return False
@@ -116,7 +137,7 @@ class Ingress:
         snapshot = self.caller.snapshot
         if self.draining:
             return 503, b"This node is being drained."
-        if snapshot is None or not self._routes:
+        if snapshot is None or not self._mounted:
             return 503, b"Route table is not populated yet."
         if not any(route.replicas for route in snapshot.deployments if not route.unavailable):
             return 503, b"No replicas are available yet."
@@ -125,11 +146,20 @@ class Ingress:
     def _snapshot_changed(self, snapshot: Snapshot) -> None:
         exposed = [route for route in snapshot.applications if route.route_prefix is not None]
         exposed.sort(key=lambda route: len(route.route_prefix or ""), reverse=True)
-        self._routes = []
+        self._mounted = []
         for route in exposed:
             prefix = (route.route_prefix or "").rstrip("/")
-            self._routes.append((prefix, prefix.encode() + b"/", route))
-            self.caller.router(f"{route.name}#{route.ingress}")  # connect now, not at the first request
+            mounted = _Mounted(
+                name=route.name,
+                prefix=prefix,
+                boundary=prefix.encode() + b"/",
+                route=prefix or "/",
+                root_path=self._options.root_path + prefix,
+                ingress=f"{route.name}#{route.ingress}",
+                timeout_status=route.timeout_status or self._options.timeout_status,
+            )
+            self._mounted.append(mounted)
+            self.caller.router(mounted.ingress)  # connect now, not at the first request
 
 
 def no_route(head: RequestHead) -> Problem:

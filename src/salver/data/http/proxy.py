@@ -56,6 +56,7 @@ class Proxy:
         if metrics is not None:
             self._caller.push_metrics(metrics)
         self.ingress = Ingress(self._caller, options, access_log)
+        self.request_ready = self.ingress.request_ready
         self._access_log = access_log
         self._options = options
         self._connections: set[HTTPConnection | WebSocketConnection] = set()
@@ -142,9 +143,6 @@ class Proxy:
             self._paused.discard(connection)
         if self.draining and not self._connections:
             self._emptied.set()
-
-    def request_ready(self, exchange: RequestExchange) -> None:
-        self.ingress.request_ready(exchange)
 
     def websocket_requested(self, connection: HTTPConnection, exchange: RequestExchange) -> None:
         from salver.data.http.websocket_connection import take_over  # 2 MB, for the proxies that need it

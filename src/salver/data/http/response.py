@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -94,12 +95,23 @@ def response_head(
         connection = b"connection: close\r\n"
     elif http_version == "1.0":
         connection = b"connection: keep-alive\r\n"
-    names = b"\n" + block.lower()
-    if b"\nx-request-id:" in names:
+    begin, has_request_id, has_date = (_begin_known if len(block) <= _KNOWN_BYTES else _begin)(status, block)
+    if has_request_id:
         request_id_line = b""
-    if b"\ndate:" in names:
+    if has_date:
         date_line = b""
-    return b"".join((status_line(status), block, framing, date_line, request_id_line, connection, b"\r\n"))
+    return b"".join((begin, framing, date_line, request_id_line, connection, b"\r\n"))
+
+
+def _begin(status: int, block: bytes) -> tuple[bytes, bool, bool]:
+    """Status line and the application's lines; whether these have an ``x-request-id``, and a ``date``."""
+    names = b"\n" + block.lower()
+    return status_line(status) + block, b"\nx-request-id:" in names, b"\ndate:" in names
+
+
+_KNOWN_BYTES = 512
+_begin_known = lru_cache(maxsize=256)(_begin)
+"""Most answers of an application begin alike."""
 
 
 def encode_header_block(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, int | None]:

@@ -78,6 +78,7 @@ class HTTPExchange:
     __slots__ = (
         "_body",
         "_body_complete",
+        "_body_queue",
         "_channel",
         "_credit",
         "_disconnected",
@@ -93,7 +94,10 @@ class HTTPExchange:
     def __init__(self, channel: Channel, frame: Frame) -> None:
         self._channel = channel
         self._stream = frame.stream
-        self._body: deque[Buffer] = deque((frame.payload,))
+        self._body: Buffer | None = frame.payload
+        """The piece of the body that is next, None while there is none."""
+        self._body_queue: deque[Buffer] | None = None
+        """Pieces after it; most requests have none."""
         self._body_complete = bool(frame.flags & END)
         self._owed = 0
         self._credit = STREAM_WINDOW_BYTES
@@ -115,7 +119,12 @@ class HTTPExchange:
         if self._granted <= 0:
             raise ProtocolError("more of a request body than was granted")
         self._granted -= len(frame.payload)
-        self._body.append(frame.payload)
+        if self._body is None:
+            self._body = frame.payload
+        elif self._body_queue is None:
+            self._body_queue = deque((frame.payload,))
+        else:
+            self._body_queue.append(frame.payload)
         if frame.flags & END:
             self._body_complete = True
             self._granted = 0
@@ -143,15 +152,16 @@ class HTTPExchange:
 
     async def receive(self) -> Message:
         """The next piece of the body, then, when the client leaves or the answer is complete, the disconnect."""
-        while not self._body and not self._disconnected and not self.finished:
+        while self._body is None and not self._disconnected and not self.finished:
             await self._wait()
-        if self._body and not self._disconnected:
-            piece = bytes(self._body.popleft())
+        if self._body is not None and not self._disconnected:
+            piece = bytes(self._body)
+            self._body = self._body_queue.popleft() if self._body_queue else None
             self._repay(len(piece))
             return {
                 "type": "http.request",
                 "body": piece,
-                "more_body": not self._body_complete or bool(self._body),
+                "more_body": not self._body_complete or self._body is not None,
             }
         return {"type": "http.disconnect"}
 
