@@ -54,7 +54,8 @@ def running() -> set[int | None]:
 
 @pytest.mark.parametrize("illness", ["raises", "hangs"])
 def test_an_ill_replica_is_replaced_without_a_lost_request(instance_url: str, tmp_path: Path, illness: str) -> None:
-    serve.run(Patient.bind(str(tmp_path)))
+    patience_s = 1 if illness == "hangs" else 30
+    serve.run(Patient.options(health_check_timeout_s=patience_s).bind(str(tmp_path)))
     ill, well = running()
     with ConstantLoad(instance_url, rate=50) as load:
         (tmp_path / f"ill-{ill}").write_text(illness)
@@ -65,7 +66,7 @@ def test_an_ill_replica_is_replaced_without_a_lost_request(instance_url: str, tm
 
 
 def test_a_replica_that_recovers_is_not_replaced(instance_url: str, tmp_path: Path) -> None:
-    serve.run(Patient.bind(str(tmp_path)))
+    serve.run(Patient.options(health_check_timeout_s=30).bind(str(tmp_path)))
     before = running()
     for pid in before:
         (tmp_path / f"ill-{pid}").write_text("flaps")

@@ -6,7 +6,6 @@ import http.client
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 
@@ -76,13 +75,12 @@ def test_when_one_dies_the_others_go_on_and_it_is_replaced(worker_run: Callable[
     with connection_to_each(run, 2) as connections:
         dead, alive = connections
         os.kill(dead, signal.SIGKILL)
-        began = time.monotonic()
         assert ask(connections[alive]) == 200
         replaced = eventually(
             "another proxy is there",
             lambda: len(run.pids()["proxy"]) == 2 and dead not in run.pids()["proxy"] and run.pids()["proxy"],
+            within=5,  # 1 s is the promise
         )
-        assert time.monotonic() - began < 5, "1 s is the promise"
         with pytest.raises((ConnectionError, http.client.HTTPException)):
             ask(connections[dead])
         assert ask(connections[alive]) == 200

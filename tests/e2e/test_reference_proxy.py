@@ -99,6 +99,8 @@ app = held.bind()
     held = get_later(f"{run.url}?mark={mark}")
     eventually("a request runs", (tmp_path / "mark.began").exists, WITHIN_S)
     with socket.create_connection(("127.0.0.1", run.port), WITHIN_S) as asking:
+        asking.sendall(b"GET /-/routes HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert asking.recv(65536).startswith(b"HTTP/1.1 200 "), "it has been accepted"
         asking.sendall(b"GET /-/healthz HTTP/1.1\r\nhost: a\r\n")
         run.interrupt()
         eventually("new connections are refused", lambda: not accepts(run), WITHIN_S)

@@ -13,9 +13,10 @@ from contextlib import ExitStack
 import pytest
 from versioned import Versioned
 
+from harness.fair_clock import FairClock
 from harness.open_load import OpenLoad, Sent
 from harness.own_instance import OwnInstance, own_instance
-from harness.waiting import eventually
+from harness.waiting import eventually, let_pass
 from salver import serve
 
 SILENT_WITHIN_S = 2.0 * 5
@@ -47,13 +48,13 @@ def wait_found_out(instance: OwnInstance, pid: int) -> None:
 def test_a_stopped_replica_gets_nothing_until_it_runs_again(instance: OwnInstance) -> None:
     serve.run(Versioned.bind("1"))
     stopped, other = instance.replicas("Versioned")
-    with OpenLoad(instance.url) as load:
+    with FairClock() as clock, OpenLoad(instance.url) as load:
         load.wait_for(50)
         try:
             os.kill(stopped, signal.SIGSTOP)
             stopped_at = time.monotonic()
             wait_found_out(instance, stopped)
-            time.sleep(ROUTED_WITHIN_S)
+            let_pass(ROUTED_WITHIN_S)
             routed_at = time.monotonic()
             time.sleep(max(1.0, stopped_at + 5.0 - routed_at))
             still_stopped_at = time.monotonic()
@@ -69,7 +70,8 @@ def test_a_stopped_replica_gets_nothing_until_it_runs_again(instance: OwnInstanc
     assert len(meanwhile) >= 20
     assert {pid_of(each) for each in meanwhile} == {other}
     assert set(instance.pids("replica")) == {stopped, other}, "it was not killed"
-    late = [each for each in load.results if each.latency > 1.0 and stopped_at < each.sent < still_stopped_at]
+    sent = [each for each in load.results if stopped_at < each.sent < still_stopped_at]
+    late = [each for each in sent if clock.between(each.due, each.ended) > 1.0]
     assert {pid_of(each) for each in late} <= {stopped}
 
 

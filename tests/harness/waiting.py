@@ -47,6 +47,13 @@ class Patience:
         return max(0.0, self._left)
 
 
+def let_pass(seconds: float) -> None:
+    """Return after so long, for something that is promised by then and cannot be looked at."""
+    deadline = Patience(seconds)
+    while deadline.left():
+        time.sleep(_POLL_S)
+
+
 def patience(within: float | Patience) -> Patience:
     return within if isinstance(within, Patience) else Patience(within)
 

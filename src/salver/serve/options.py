@@ -151,7 +151,7 @@ class DeploymentOptions(Options):
         placement_group_bundle_label_selector: labels that each bundle's node must have.
         max_replicas_per_node: how many replicas one node may have; None is any number.
         user_config: handed to the class's ``reconfigure``, JSON-serializable.
-        max_ongoing_requests: requests that one replica works on at the same time; unset, enough to keep its batches busy.
+        max_ongoing_requests: requests that one replica works on at the same time; unset, enough for its batches.
         max_queued_requests: requests that wait in one caller (a proxy or a handle); -1 is unlimited.
         backpressure_config: what an HTTP client hears when the queue is full.
         autoscaling_config: lets the number of replicas follow the load; excludes a fixed ``num_replicas``.
