@@ -13,14 +13,16 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from types import coroutine
 from typing import Any
 
 import msgspec
+from msgspec import Struct, field
 
 from salver.data.calls.errors import rebuild_error
 from salver.data.current import CallSite
-from salver.data.replica.scope import request_scope
+from salver.data.replica.scope import RequestScope, request_scope
 from salver.data.routing.pace import MOST_BYTES_AHEAD
 from salver.data.routing.replica_link import Exchange, ReplicaLink
 from salver.data.shared_memory import SharedMemoryGone, SharedPayload, load_shared
@@ -35,72 +37,53 @@ Waiter = asyncio.Future[None] | concurrent.futures.Future[None]
 _SHORTEST_S = 0.001  # what a call is given that leaves in the very moment of its deadline: 0 would mean no deadline
 
 
-class OutgoingCall:
+class OutgoingCall(Struct, eq=False):
     """A call on its way; its subclasses say what an answer is.
 
     Make it in the context of the request that calls, in any thread. What is said to be for the loop is for the call
-    site's.
+    site's. A ``Struct`` although it is no record: to make an object of this many fields in Python takes four times
+    as long.
 
-    Args:
+    Attributes:
         site: how this process reaches deployments.
         key: ``app#deployment``.
         meta: what is called.
         deadline: until when, on the clock of ``time.monotonic``; None for as long as it takes.
         send: how it gets to a replica; None for any one, by the router.
+        done: ended; what it ended with is there.
     """
 
-    __slots__ = (
-        "_deadline",
-        "_error",
-        "_key",
-        "_link",
-        "_meta",
-        "_payload",
-        "_scope",
-        "_send",
-        "_stream",
-        "_timeout_s",
-        "_timer",
-        "_waiters",
-        "abandoned",
-        "attempts",
-        "cancel_requested",
-        "done",
-        "model_id",
-        "session_id",
-        "site",
-    )
+    site: CallSite
+    _key: str
+    _meta: CallMeta
+    _deadline: float | None = None
+    _send: Send | None = None
+    _payload: Buffer | SharedPayload = b""
+    _link: ReplicaLink | None = None
+    _stream: int = 0
+    _error: BaseException | None = None
+    _waiters: list[Waiter] = field(default_factory=list)
+    _timeout_s: float = 0.0
+    _timer: asyncio.TimerHandle | None = None
+    _scope: RequestScope | None = None
+    abandoned: bool = False
+    attempts: int = 0
+    model_id: str = ""
+    session_id: str = ""
+    done: bool = False
+    cancel_requested: bool = False
 
-    def __init__(
-        self,
-        site: CallSite,
-        key: str,
-        meta: CallMeta,
-        deadline: float | None = None,
-        send: Send | None = None,
-    ) -> None:
-        self.site = site
-        self._send = send
-        self._key = key
-        self._meta = meta
-        self._payload: Buffer | SharedPayload = b""
-        self._link: ReplicaLink | None = None
-        self._stream = 0
-        self._error: BaseException | None = None
-        self._waiters: list[Waiter] = []
-        self._deadline = deadline
-        self._timeout_s = 0.0 if deadline is None else round(deadline - time.monotonic(), 3)
-        self._timer: asyncio.TimerHandle | None = None
-        self.abandoned = False
-        self.attempts = 0
+    def __post_init__(self) -> None:
+        meta = self._meta
         self.model_id = meta.model_id
         self.session_id = meta.session_id
-        self.done = False
-        """Ended; what it ended with is there."""
-        self.cancel_requested = False
-        self._scope = request_scope.get()
-        if self._scope is not None:
-            self._scope.add(self)
+        if self._deadline is not None:
+            self._timeout_s = round(self._deadline - time.monotonic(), 3)
+        scope = self._scope = request_scope.get()
+        if scope is not None:
+            scope.add(self)
+
+    __repr__ = object.__repr__
 
     @property
     def request_id(self) -> str:
@@ -176,7 +159,8 @@ class OutgoingCall:
 
     # --- waiting ----------------------------------------------------------------------------------------
 
-    async def arrival(self) -> None:
+    @coroutine
+    def arrival(self) -> Generator[Any, None, None]:
         """Wait, in a task of any loop, until something may have come.
 
         When that task is cancelled, and was the last that waited, so is the call.
@@ -189,7 +173,7 @@ class OutgoingCall:
             waiter = self._waiter_elsewhere()
             waiting = asyncio.wrap_future(waiter)
         try:
-            await waiting
+            yield from waiting
         except BaseException:
             self.site.run(self._stop_waiting, waiter, True)
             raise
@@ -278,10 +262,8 @@ class OutgoingCall:
 class Call(OutgoingCall):
     """A call with one answer."""
 
-    __slots__ = ("_value",)
-
-    _value: Any
-    """Set by a RESPONSE, and not before."""
+    _value: Any = None
+    """Set by a RESPONSE."""
 
     def outcome(self) -> Any:
         """The answer of a call that is ``done``: its value, or what it raised."""
