@@ -18,15 +18,16 @@ import msgspec
 
 from salver.data.shared_memory import SharedPayload, decode_release
 from salver.errors import ProtocolError, StartupError
-from salver.wire.frames import SHARED, Buffer, Frame, FrameDecoder, Kind, frame_head
+from salver.wire.frames import HEADER, SHARED, Buffer, Frame, FrameDecoder, Kind, frame_head
 from salver.wire.messages import PROTOCOL_VERSION, Hello, decode_hello, encode
 
 logger = logging.getLogger("salver.channel")
 
 _JOIN_BELOW_BYTES = 128 * 1024  # above it a payload is written by itself, not copied into the joined buffer
 
-_JOIN_AT_MOST = 64  # of a generator that never waits, the first items are on their way while it makes the next ones
+_JOIN_AT_MOST = 128  # parts; of a generator that never waits, the first items leave while it makes the next ones
 
+_pack_header = HEADER.pack
 _HELLO_BYTES = 4096
 
 
@@ -87,12 +88,15 @@ class Channel(asyncio.Protocol):
         """Queue one frame; it leaves with all others of this turn of the loop. Nothing happens when closed."""
         if self.closed:
             return
-        size = len(payload)
-        head = frame_head(kind, stream, meta, size, flags, load)
+        meta_size, size = len(meta), len(payload)
+        out = self._out
+        out.append(_pack_header(meta_size + size, stream, meta_size, kind, flags, load))
+        if meta_size:
+            out.append(meta)
         if size < _JOIN_BELOW_BYTES or self._transport is None:
-            self._out.append(head + payload if size else head)
+            if size:
+                out.append(payload if type(payload) is bytes else bytes(payload))  # its owner may write to it again
         else:
-            self._out.append(head)
             self._flush()
             self._transport_write(payload)
             return

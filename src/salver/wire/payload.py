@@ -110,7 +110,8 @@ def dump_value(
     Raises:
         SerializationError: names the part of ``value`` that cannot be pickled.
     """
-    if type(value) in _PLAIN_CLASSES and (plain := _dump_plain(value)):
+    plain = dump_plain(value)
+    if plain:
         return plain
     buffers: list[pickle.PickleBuffer] = []
     try:
@@ -139,6 +140,11 @@ def dump_value(
     return send_buffers(data, views)
 
 
+def dump_plain(value: object) -> bytes:
+    """``dump_value`` of a plain value; empty when it is not one."""
+    return _in_msgpack(value) if type(value) in _PLAIN_CLASSES else b""
+
+
 def dump_plain_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
     """What ``dump_value((args, kwargs))`` is for when every argument is plain; empty when one is not.
 
@@ -150,10 +156,10 @@ def dump_plain_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes
     for value in kwargs.values():
         if type(value) not in _PLAIN_CLASSES:
             return b""
-    return _dump_plain((args, kwargs))
+    return _in_msgpack((args, kwargs))
 
 
-def _dump_plain(value: object) -> bytes:
+def _in_msgpack(value: object) -> bytes:
     """Empty when msgpack cannot say it, or pickle should say that it is too large."""
     try:
         data = _IS_PLAIN + _encode_plain(value)

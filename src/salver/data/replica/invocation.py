@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from salver.data.channel import Channel
-from salver.data.context import ReplicaIdentity, RequestContext, replica_identity, request_context
+from salver.data.context import RequestContext, request_context
 from salver.data.http.response import encode_header_block
 from salver.data.replica.asgi import WHOLE_AT_MOST, HTTPExchange, build_scope
 from salver.data.replica.call_stream import CallStream
@@ -34,37 +34,36 @@ from salver.errors import (
 from salver.wire.error_text import text_of
 from salver.wire.frames import SHARED, Frame, Kind
 from salver.wire.messages import CallMeta, ErrorKind, ErrorMeta, RequestMeta, decode_call, decode_request, encode
-from salver.wire.payload import dump_exception, dump_value, load_value
+from salver.wire.payload import dump_exception, dump_plain, dump_value, load_value
 
 if TYPE_CHECKING:
     from salver.data.replica.asgi_websocket import WebSocketSession
 
 logger = logging.getLogger("salver.replica")
 
+_RESPONSE = int(Kind.RESPONSE)
 _WEBSOCKET_SCHEMES = frozenset(("ws", "wss"))
 
 
-class Invocation(RequestScope):
+class Invocation(RequestScope, eq=False):
     """A request that runs: where its answer goes, and how to stop it.
 
     Attributes:
+        channel, stream: where it came from, and where the answer goes.
         exchange: its HTTP or WebSocket side, or the items of a call that streams; None for any other call.
         abandoned: its caller no longer waits.
+        task: runs it; None when it has ended.
         exception_type: of what it failed with, for the metrics; empty when it did not.
         grace: runs from its cancellation until it ends; None while it was not cancelled.
     """
 
-    __slots__ = ("abandoned", "channel", "exception_type", "exchange", "grace", "stream", "task")
-
-    def __init__(self, channel: Channel, stream: int, exchange: HTTPExchange | None) -> None:
-        super().__init__()
-        self.channel = channel
-        self.stream = stream
-        self.exchange: HTTPExchange | WebSocketSession | CallStream | None = exchange
-        self.task: asyncio.Task[None] | None = None
-        self.abandoned = False
-        self.exception_type = ""
-        self.grace: asyncio.TimerHandle | None = None
+    channel: Channel
+    stream: int
+    exchange: HTTPExchange | WebSocketSession | CallStream | None = None
+    task: asyncio.Task[None] | None = None
+    abandoned: bool = False
+    exception_type: str = ""
+    grace: asyncio.TimerHandle | None = None
 
     def abandon(self) -> None:
         """Nobody waits for the answer any more: user code is cancelled, and so is what it has called."""
@@ -76,11 +75,11 @@ class Invocation(RequestScope):
         self.cancel_calls()
 
 
-async def invoke_call(invocation: Invocation, user: UserCode, identity: ReplicaIdentity, frame: Frame) -> None:
+async def invoke_call(invocation: Invocation, user: UserCode, app_name: str, frame: Frame) -> None:
     """Run a handle call and send its RESPONSE or ERROR; raises nothing."""
     try:
         meta = decode_call(frame.meta)
-        _enter_request(identity, meta, meta.route, is_http=False)
+        _enter_request(app_name, meta, meta.route, is_http=False)
         request_scope.set(invocation)
         args, kwargs = _load_arguments(frame, user, meta.method)
         if meta.stream:
@@ -88,11 +87,11 @@ async def invoke_call(invocation: Invocation, user: UserCode, identity: ReplicaI
             await stream.send_all(await user.generate(meta.method, args, kwargs), user, meta.method)
             return
         result = await user.call(meta.method, args, kwargs)
-        payload = dump_value(result, f"the result of {user.name}.{meta.method}", share)
+        payload = dump_plain(result) or dump_value(result, f"the result of {user.name}.{meta.method}", share)
     except BaseException as raised:  # noqa: BLE001 - SystemExit and friends end the request, not the replica
         _call_failed(invocation, tamed(raised))
     else:
-        invocation.channel.send_value(Kind.RESPONSE, invocation.stream, payload)
+        invocation.channel.send_value(_RESPONSE, invocation.stream, payload)
 
 
 def _load_arguments(frame: Frame, user: UserCode, method: str) -> Any:
@@ -103,14 +102,14 @@ def _load_arguments(frame: Frame, user: UserCode, method: str) -> Any:
 
 
 async def invoke_http(
-    exchange: HTTPExchange, invocation: Invocation, user: UserCode, identity: ReplicaIdentity, frame: Frame
+    exchange: HTTPExchange, invocation: Invocation, user: UserCode, app_name: str, frame: Frame
 ) -> None:
     """Run an HTTP request and answer it; raises nothing."""
     what = "an unreadable request"
     try:
         meta = decode_request(frame.meta)
         what = f"{meta.method} {meta.root_path or '/'}"
-        _enter_request(identity, meta, meta.root_path or "/", is_http=True)
+        _enter_request(app_name, meta, meta.root_path or "/", is_http=True)
         request_scope.set(invocation)
         if meta.scheme in _WEBSOCKET_SCHEMES:
             await _handle_websocket(user, meta, exchange, invocation)
@@ -121,11 +120,10 @@ async def invoke_http(
         _http_failed(invocation, exchange, what, tamed(raised))
 
 
-def _enter_request(identity: ReplicaIdentity, meta: CallMeta | RequestMeta, route: str, *, is_http: bool) -> None:
-    replica_identity.set(identity)
+def _enter_request(app_name: str, meta: CallMeta | RequestMeta, route: str, *, is_http: bool) -> None:
     deadline = time.monotonic() + meta.remaining_s if meta.remaining_s else None
     request_context.set(
-        RequestContext(route, meta.request_id, identity.app_name, is_http, deadline, meta.model_id, meta.session_id)
+        RequestContext(route, meta.request_id, app_name, is_http, deadline, meta.model_id, meta.session_id)
     )
 
 
@@ -135,8 +133,7 @@ async def _handle_http(user: UserCode, meta: RequestMeta, exchange: HTTPExchange
         return
     if user.http_handler is None:
         raise MethodMissing("the ingress has no __call__ method: HTTP requests have nothing to call")
-    scope = build_scope(meta)
-    arguments = (Request(scope, exchange.receive),) if user.http_takes_request else ()
+    arguments = (Request(build_scope(meta), exchange.receive),) if user.http_takes_request else ()
     if user.http_handler_is_async:
         result = user.http_handler(*arguments)
         if hasattr(result, "__await__"):
@@ -158,7 +155,7 @@ async def _handle_http(user: UserCode, meta: RequestMeta, exchange: HTTPExchange
         exchange.respond(result.status_code, block, result.body, -1 if declared is None else declared)
     else:
         try:
-            await result(scope, exchange.receive, exchange.send)
+            await result(build_scope(meta), exchange.receive, exchange.send)
         finally:
             await _close_body(result)
 
