@@ -113,8 +113,20 @@ async def invoke_http(
         request_scope.set(invocation)
         if meta.scheme in _WEBSOCKET_SCHEMES:
             await _handle_websocket(user, meta, exchange, invocation)
+        elif user.asgi_app is not None:
+            await user.asgi_app(build_scope(meta), exchange.receive, exchange.send)
         else:
-            await _handle_http(user, meta, exchange)
+            result = _call_handler(user, meta, exchange)
+            if hasattr(result, "__await__"):
+                result = await result
+            if isinstance(result, Response) or hasattr(result, "__next__") or hasattr(result, "__anext__"):
+                await _send_response(result, meta, exchange)
+            else:
+                block, body = encode_result(result)
+                if len(body) <= WHOLE_AT_MOST:
+                    exchange.respond(200, block, body)
+                else:
+                    await exchange.respond_in_pieces(200, block, body)
         exchange.check_finished()
     except BaseException as raised:  # noqa: BLE001 - as above
         _http_failed(invocation, exchange, what, tamed(raised))
@@ -127,37 +139,31 @@ def _enter_request(app_name: str, meta: CallMeta | RequestMeta, route: str, *, i
     )
 
 
-async def _handle_http(user: UserCode, meta: RequestMeta, exchange: HTTPExchange) -> None:
-    if user.asgi_app is not None:
-        await user.asgi_app(build_scope(meta), exchange.receive, exchange.send)
-        return
+def _call_handler(user: UserCode, meta: RequestMeta, exchange: HTTPExchange) -> Any:
+    """What a handler without ASGI gives, or something that can be awaited for it."""
     if user.http_handler is None:
         raise MethodMissing("the ingress has no __call__ method: HTTP requests have nothing to call")
     arguments = (Request(build_scope(meta), exchange.receive),) if user.http_takes_request else ()
     if user.http_handler_is_async:
-        result = user.http_handler(*arguments)
-        if hasattr(result, "__await__"):
-            result = await result
-    else:
-        result = await user.in_thread(user.http_handler, *arguments)
-    if hasattr(result, "__next__") or hasattr(result, "__anext__"):
-        result = StreamingResponse(result, media_type="text/plain")
-    if not isinstance(result, Response):
-        block, body = encode_result(result)
-        if len(body) <= WHOLE_AT_MOST:
-            exchange.respond(200, block, body)
-        else:
-            await exchange.respond_in_pieces(200, block, body)
-    elif (
-        type(result).__call__ is Response.__call__ and result.background is None and len(result.body) <= WHOLE_AT_MOST
+        return user.http_handler(*arguments)
+    return user.in_thread(user.http_handler, *arguments)
+
+
+async def _send_response(result: Any, meta: RequestMeta, exchange: HTTPExchange) -> None:
+    """Answer with a Response, or with the items of a generator."""
+    response = result if isinstance(result, Response) else StreamingResponse(result, media_type="text/plain")
+    if (
+        type(response).__call__ is Response.__call__
+        and response.background is None
+        and len(response.body) <= WHOLE_AT_MOST
     ):
-        block, declared = encode_header_block(result.raw_headers)
-        exchange.respond(result.status_code, block, result.body, -1 if declared is None else declared)
-    else:
-        try:
-            await result(build_scope(meta), exchange.receive, exchange.send)
-        finally:
-            await _close_body(result)
+        block, declared = encode_header_block(response.raw_headers)
+        exchange.respond(response.status_code, block, response.body, -1 if declared is None else declared)
+        return
+    try:
+        await response(build_scope(meta), exchange.receive, exchange.send)
+    finally:
+        await _close_body(response)
 
 
 async def _close_body(response: Response) -> None:
