@@ -212,7 +212,10 @@ def test_cancel_frees_the_slot_and_says_nothing(caplog: pytest.LogCaptureFixture
 
 
 def test_a_call_cancelled_before_it_began_frees_its_slot() -> None:
-    """Both frames come in one read: the task is cancelled before its first step."""
+    """Both frames come in one read: the task is cancelled before its first step.
+
+    What answers a frame that came alone leaves alone; DECLINE, which says nothing here, is that one.
+    """
 
     async def test() -> None:
         async with Scene() as scene:

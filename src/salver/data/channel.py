@@ -1,7 +1,8 @@
 """A channel: one connection between two of our processes, carrying frames of many streams.
 
 Writes of one turn of the event loop are joined into one system call: uvloop makes one per ``write()``, and a proxy
-that serves 64 clients sends dozens of small frames a turn (measured: 30 % of throughput).
+that serves 64 clients sends dozens of small frames a turn (measured: 30 % of throughput). What is joined leaves one
+turn later, which costs a look for events; so after a frame that came alone, the next one that is sent leaves alone.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class Channel(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._out: list[Buffer] = []
         self._flush_scheduled = False
+        self._came_alone = False
         self._unreleased: dict[int, SharedPayload] = {}
         """Values in shared memory, by inode, that the other side has not opened yet."""
         self.sender = ""
@@ -90,7 +92,12 @@ class Channel(asyncio.Protocol):
             return
         meta_size, size = len(meta), len(payload)
         out = self._out
-        out.append(_pack_header(meta_size + size, stream, meta_size, kind, flags, load))
+        header = _pack_header(meta_size + size, stream, meta_size, kind, flags, load)
+        if self._came_alone and not out and size < _JOIN_BELOW_BYTES:
+            self._came_alone = False
+            self._transport_write(b"".join((header, meta, payload)))
+            return
+        out.append(header)
         if meta_size:
             out.append(meta)
         if size < _JOIN_BELOW_BYTES or self._transport is None:
@@ -162,6 +169,7 @@ class Channel(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             frames = self._decoder.feed(data)
+            self._came_alone = len(frames) == 1
             if self._expect_key is not None:
                 self._await_hello(frames)
             receiver = self._receiver

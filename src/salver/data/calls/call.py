@@ -18,7 +18,7 @@ from types import coroutine
 from typing import Any
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
 from salver.data.calls.errors import rebuild_error
 from salver.data.current import CallSite
@@ -64,7 +64,7 @@ class OutgoingCall(Struct, eq=False):
     _link: ReplicaLink | None = None
     _stream: int = 0
     _error: BaseException | None = None
-    _waiters: list[Waiter] = field(default_factory=list)
+    _waiters: list[Waiter] = []  # each gets its own, as of all empty defaults of a Struct
     _timeout_s: float = 0.0
     _timer: asyncio.TimerHandle | None = None
     _scope: RequestScope | None = None
@@ -161,7 +161,7 @@ class OutgoingCall(Struct, eq=False):
 
     # --- waiting ----------------------------------------------------------------------------------------
 
-    @coroutine
+    @coroutine  # not `async def`: a generator may `yield from` it without one more object in between
     def arrival(self) -> Generator[Any, None, None]:
         """Wait, in a task of any loop, until something may have come.
 

@@ -28,7 +28,7 @@ _GRANT_FROM_BYTES = STREAM_WINDOW_BYTES // 4  # what has been taken is granted i
 class StreamedCall(OutgoingCall):
     """A call whose answer is many items. Several consumers share them: each item goes to one."""
 
-    _items: deque[Buffer | ReceivedPayload] = field(default_factory=deque)
+    _items: deque[Buffer | ReceivedPayload] = field(default_factory=deque[Buffer | ReceivedPayload])
     _owed: int = 0
     _begun: bool = False
     _taking: threading.Lock = field(default_factory=threading.Lock)

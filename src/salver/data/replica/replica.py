@@ -169,7 +169,7 @@ class Replica:
 
     def frame_received(self, channel: Channel, frame: Frame) -> None:
         kind = frame.kind
-        if kind == _CALL or kind == _REQUEST:
+        if kind in (_CALL, _REQUEST):
             self._start(channel, frame)
         elif kind == Kind.BODY or kind == Kind.CREDIT:
             invocation = self._running.get((channel, frame.stream))

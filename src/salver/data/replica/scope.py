@@ -12,7 +12,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Protocol
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 
 class CancellableCall(Protocol):
@@ -26,7 +26,7 @@ class CancellableCall(Protocol):
 class RequestScope(Struct, eq=False, kw_only=True):
     """The calls of one request. ``add`` and ``discard`` may be used from any thread."""
 
-    _calls: dict[CancellableCall, None] = field(default_factory=dict)  # cheaper to make than a set
+    _calls: dict[CancellableCall, None] = {}  # each gets its own; cheaper to make than a set
 
     __repr__ = object.__repr__
 

@@ -103,7 +103,7 @@ class UserCode:
         """A handle call. Raises MethodMissing, UnexpectedGenerator, or what the user's code raises."""
         function, is_async = self._methods.get(method) or self._find_method(method)
         result = function(*args, **kwargs) if is_async else await self.in_thread(function, *args, **kwargs)
-        if type(result) is CoroutineType or inspect.isawaitable(result):
+        if type(cast("object", result)) is CoroutineType or inspect.isawaitable(result):
             result = await result
         if isinstance(result, _GENERATORS):
             raise UnexpectedGenerator(

@@ -34,10 +34,8 @@ def hold_response(value: object) -> bool:
     return False
 
 
-def dump_arguments(
-    key: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Buffer | SharedPayload:
-    """Pickle them, for a method of the deployment ``key``. Raises SerializationError, which names the one to blame."""
+def dump_arguments(key: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Buffer | SharedPayload:
+    """Pickle them for a method of ``key``. Raises SerializationError, which names the one to blame."""
     try:
         return dump_value((args, kwargs), send_buffers=share)
     except SerializationError:
