@@ -222,10 +222,12 @@ def test_a_call_cancelled_before_it_began_frees_its_slot() -> None:
             replica, gate = await scene.gated_replica()
             [peer] = await peers(scene, replica, 1)
             for stream in range(1, 4):
+                peer.send(Kind.DECLINE)
                 peer.call(stream)
                 peer.send(Kind.CANCEL, stream)
                 await peer.nothing_more()
                 assert replica.load == 0
+            peer.send(Kind.DECLINE)
             peer.request(9)
             peer.send(Kind.CANCEL, 9)
             await peer.nothing_more()
