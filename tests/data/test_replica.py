@@ -212,17 +212,22 @@ def test_cancel_frees_the_slot_and_says_nothing(caplog: pytest.LogCaptureFixture
 
 
 def test_a_call_cancelled_before_it_began_frees_its_slot() -> None:
-    """Both frames come in one read: the task is cancelled before its first step."""
+    """Both frames come in one read: the task is cancelled before its first step.
+
+    What answers a frame that came alone leaves alone; DECLINE, which says nothing here, is that one.
+    """
 
     async def test() -> None:
         async with Scene() as scene:
             replica, gate = await scene.gated_replica()
             [peer] = await peers(scene, replica, 1)
             for stream in range(1, 4):
+                peer.send(Kind.DECLINE)
                 peer.call(stream)
                 peer.send(Kind.CANCEL, stream)
                 await peer.nothing_more()
                 assert replica.load == 0
+            peer.send(Kind.DECLINE)
             peer.request(9)
             peer.send(Kind.CANCEL, 9)
             await peer.nothing_more()

@@ -16,6 +16,7 @@ from salver.errors import SerializationError
 from salver.wire.payload import (
     dump_definition,
     dump_exception,
+    dump_plain_arguments,
     dump_value,
     load_definition,
     load_exception,
@@ -49,6 +50,32 @@ def test_values_round_trip(value: object) -> None:
     result = through(value)
     assert type(result) is type(value)
     assert result == value or repr(result) == repr(value)
+
+
+class Text(str):
+    """A class of a user's: it must come back as itself."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [True, 0, -1, 2**64 - 1, 2**64, -(2**63) - 1, 1.5, -0.0, float("inf"), "", "\ud800", "\0", Text("t"), b"\xff"],
+    ids=repr,
+)
+def test_plain_values_and_those_that_only_look_plain_round_trip(value: object) -> None:
+    for sent in (value, ((value,), {"k": value})):
+        got = through(sent)
+        assert repr(got) == repr(sent)
+    args, kwargs = load_value(dump_plain_arguments((value,), {"k": value}) or dump_value(((value,), {"k": value})))
+    for got in (*args, *kwargs.values()):
+        assert (type(got), repr(got)) == (type(value), repr(value))
+
+
+@pytest.mark.parametrize("rest", [b"", b"\xc1", b"\x92\x90", b"\xd9\xffshort"])
+def test_plain_rubbish_is_a_serialization_error(rest: bytes) -> None:
+    with pytest.raises(SerializationError):
+        load_value(b"\xff\xff\xff\xff" + rest)
 
 
 @pytest.mark.parametrize(

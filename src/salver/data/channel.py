@@ -1,7 +1,8 @@
 """A channel: one connection between two of our processes, carrying frames of many streams.
 
 Writes of one turn of the event loop are joined into one system call: uvloop makes one per ``write()``, and a proxy
-that serves 64 clients sends dozens of small frames a turn (measured: 30 % of throughput).
+that serves 64 clients sends dozens of small frames a turn (measured: 30 % of throughput). What is joined leaves one
+turn later, which costs a look for events; so after a frame that came alone, the next one that is sent leaves alone.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ import msgspec
 
 from salver.data.shared_memory import SharedPayload, decode_release
 from salver.errors import ProtocolError, StartupError
-from salver.wire.frames import SHARED, Buffer, Frame, FrameDecoder, Kind, frame_head
+from salver.wire.frames import HEADER, SHARED, Buffer, Frame, FrameDecoder, Kind, frame_head
 from salver.wire.messages import PROTOCOL_VERSION, Hello, decode_hello, encode
 
 logger = logging.getLogger("salver.channel")
 
 _JOIN_BELOW_BYTES = 128 * 1024  # above it a payload is written by itself, not copied into the joined buffer
 
-_JOIN_AT_MOST = 64  # of a generator that never waits, the first items are on their way while it makes the next ones
+_JOIN_AT_MOST = 128  # parts; of a generator that never waits, the first items leave while it makes the next ones
 
+_pack_header = HEADER.pack
 _HELLO_BYTES = 4096
 
 
@@ -68,6 +70,7 @@ class Channel(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._out: list[Buffer] = []
         self._flush_scheduled = False
+        self._came_alone = False
         self._unreleased: dict[int, SharedPayload] = {}
         """Values in shared memory, by inode, that the other side has not opened yet."""
         self.sender = ""
@@ -87,12 +90,20 @@ class Channel(asyncio.Protocol):
         """Queue one frame; it leaves with all others of this turn of the loop. Nothing happens when closed."""
         if self.closed:
             return
-        size = len(payload)
-        head = frame_head(kind, stream, meta, size, flags, load)
+        meta_size, size = len(meta), len(payload)
+        out = self._out
+        header = _pack_header(meta_size + size, stream, meta_size, kind, flags, load)
+        if self._came_alone and not out and size < _JOIN_BELOW_BYTES:
+            self._came_alone = False
+            self._transport_write(b"".join((header, meta, payload)))
+            return
+        out.append(header)
+        if meta_size:
+            out.append(meta)
         if size < _JOIN_BELOW_BYTES or self._transport is None:
-            self._out.append(head + payload if size else head)
+            if size:
+                out.append(payload if type(payload) is bytes else bytes(payload))  # its owner may write to it again
         else:
-            self._out.append(head)
             self._flush()
             self._transport_write(payload)
             return
@@ -158,6 +169,7 @@ class Channel(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             frames = self._decoder.feed(data)
+            self._came_alone = len(frames) == 1
             if self._expect_key is not None:
                 self._await_hello(frames)
             receiver = self._receiver

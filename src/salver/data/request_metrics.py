@@ -105,7 +105,9 @@ class ReplicaRequests:
 
     def call_started(self) -> None:
         """A slot is taken. Every one must end with ``call_ended``."""
-        self._processing.add()
+        self._processing.value += 1
+        if not registry.changed:
+            registry.tell()
 
     def call_ended(self, route: str, seconds: float, exception_type: str = "") -> None:
         """The slot is free again.
@@ -115,13 +117,13 @@ class ReplicaRequests:
             seconds: since it started.
             exception_type: name of the class that the user's code raised, empty when it did not.
         """
-        self._processing.add(-1)
         calls, latency = self._routes.get(route) or self._find_route(route)
-        latency.add(seconds * 1000)
+        self._processing.value -= 1
         if exception_type:
             _failed_calls.series((*self._tags, route, exception_type)).add()
         else:
-            calls.add()
+            calls.value += 1
+        latency.add(seconds * 1000)  # last: it tells of all
 
     def _find_route(self, route: str) -> tuple[Value, Distribution]:
         tags = (*self._tags, route)

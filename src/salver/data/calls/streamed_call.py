@@ -11,13 +11,14 @@ import threading
 from collections import deque
 from typing import Any
 
-from salver.data.calls.call import OutgoingCall, Send
+from msgspec import field
+
+from salver.data.calls.call import OutgoingCall
 from salver.data.calls.errors import rebuild_error
-from salver.data.current import CallSite
 from salver.data.shared_memory import ReceivedPayload
 from salver.errors import SerializationError
 from salver.wire.frames import END, SHARED, Buffer, Frame, Kind
-from salver.wire.messages import STREAM_WINDOW_BYTES, CallMeta, decode_error, encode_credit
+from salver.wire.messages import STREAM_WINDOW_BYTES, decode_error, encode_credit
 from salver.wire.payload import load_value
 
 _GRANT_AT_MOST_BYTES = 2**32 - 1
@@ -27,21 +28,10 @@ _GRANT_FROM_BYTES = STREAM_WINDOW_BYTES // 4  # what has been taken is granted i
 class StreamedCall(OutgoingCall):
     """A call whose answer is many items. Several consumers share them: each item goes to one."""
 
-    __slots__ = ("_begun", "_items", "_owed", "_taking")
-
-    def __init__(
-        self,
-        site: CallSite,
-        key: str,
-        meta: CallMeta,
-        deadline: float | None = None,
-        send: Send | None = None,
-    ) -> None:
-        super().__init__(site, key, meta, deadline, send)
-        self._items: deque[Buffer | ReceivedPayload] = deque()
-        self._owed = 0
-        self._begun = False
-        self._taking = threading.Lock()
+    _items: deque[Buffer | ReceivedPayload] = field(default_factory=deque[Buffer | ReceivedPayload])
+    _owed: int = 0
+    _begun: bool = False
+    _taking: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self) -> Buffer | ReceivedPayload | None:
         """The next item, pickled; empty after the last one, None when it has yet to come. For any thread.

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from salver.data.channel import Channel
-from salver.data.context import ReplicaIdentity, RequestContext, replica_identity, request_context
+from salver.data.context import RequestContext, request_context
 from salver.data.http.response import encode_header_block
 from salver.data.replica.asgi import WHOLE_AT_MOST, HTTPExchange, build_scope
 from salver.data.replica.call_stream import CallStream
@@ -34,37 +34,36 @@ from salver.errors import (
 from salver.wire.error_text import text_of
 from salver.wire.frames import SHARED, Frame, Kind
 from salver.wire.messages import CallMeta, ErrorKind, ErrorMeta, RequestMeta, decode_call, decode_request, encode
-from salver.wire.payload import dump_exception, dump_value, load_value
+from salver.wire.payload import dump_exception, dump_plain, dump_value, load_value
 
 if TYPE_CHECKING:
     from salver.data.replica.asgi_websocket import WebSocketSession
 
 logger = logging.getLogger("salver.replica")
 
+_RESPONSE = int(Kind.RESPONSE)
 _WEBSOCKET_SCHEMES = frozenset(("ws", "wss"))
 
 
-class Invocation(RequestScope):
+class Invocation(RequestScope, eq=False):
     """A request that runs: where its answer goes, and how to stop it.
 
     Attributes:
+        channel, stream: where it came from, and where the answer goes.
         exchange: its HTTP or WebSocket side, or the items of a call that streams; None for any other call.
         abandoned: its caller no longer waits.
+        task: runs it; None when it has ended.
         exception_type: of what it failed with, for the metrics; empty when it did not.
         grace: runs from its cancellation until it ends; None while it was not cancelled.
     """
 
-    __slots__ = ("abandoned", "channel", "exception_type", "exchange", "grace", "stream", "task")
-
-    def __init__(self, channel: Channel, stream: int, exchange: HTTPExchange | None) -> None:
-        super().__init__()
-        self.channel = channel
-        self.stream = stream
-        self.exchange: HTTPExchange | WebSocketSession | CallStream | None = exchange
-        self.task: asyncio.Task[None] | None = None
-        self.abandoned = False
-        self.exception_type = ""
-        self.grace: asyncio.TimerHandle | None = None
+    channel: Channel
+    stream: int
+    exchange: HTTPExchange | WebSocketSession | CallStream | None = None
+    task: asyncio.Task[None] | None = None
+    abandoned: bool = False
+    exception_type: str = ""
+    grace: asyncio.TimerHandle | None = None
 
     def abandon(self) -> None:
         """Nobody waits for the answer any more: user code is cancelled, and so is what it has called."""
@@ -76,11 +75,11 @@ class Invocation(RequestScope):
         self.cancel_calls()
 
 
-async def invoke_call(invocation: Invocation, user: UserCode, identity: ReplicaIdentity, frame: Frame) -> None:
+async def invoke_call(invocation: Invocation, user: UserCode, app_name: str, frame: Frame) -> None:
     """Run a handle call and send its RESPONSE or ERROR; raises nothing."""
     try:
         meta = decode_call(frame.meta)
-        _enter_request(identity, meta, meta.route, is_http=False)
+        _enter_request(app_name, meta, meta.route, is_http=False)
         request_scope.set(invocation)
         args, kwargs = _load_arguments(frame, user, meta.method)
         if meta.stream:
@@ -88,11 +87,11 @@ async def invoke_call(invocation: Invocation, user: UserCode, identity: ReplicaI
             await stream.send_all(await user.generate(meta.method, args, kwargs), user, meta.method)
             return
         result = await user.call(meta.method, args, kwargs)
-        payload = dump_value(result, f"the result of {user.name}.{meta.method}", share)
+        payload = dump_plain(result) or dump_value(result, f"the result of {user.name}.{meta.method}", share)
     except BaseException as raised:  # noqa: BLE001 - SystemExit and friends end the request, not the replica
         _call_failed(invocation, tamed(raised))
     else:
-        invocation.channel.send_value(Kind.RESPONSE, invocation.stream, payload)
+        invocation.channel.send_value(_RESPONSE, invocation.stream, payload)
 
 
 def _load_arguments(frame: Frame, user: UserCode, method: str) -> Any:
@@ -103,64 +102,68 @@ def _load_arguments(frame: Frame, user: UserCode, method: str) -> Any:
 
 
 async def invoke_http(
-    exchange: HTTPExchange, invocation: Invocation, user: UserCode, identity: ReplicaIdentity, frame: Frame
+    exchange: HTTPExchange, invocation: Invocation, user: UserCode, app_name: str, frame: Frame
 ) -> None:
     """Run an HTTP request and answer it; raises nothing."""
     what = "an unreadable request"
     try:
         meta = decode_request(frame.meta)
         what = f"{meta.method} {meta.root_path or '/'}"
-        _enter_request(identity, meta, meta.root_path or "/", is_http=True)
+        _enter_request(app_name, meta, meta.root_path or "/", is_http=True)
         request_scope.set(invocation)
         if meta.scheme in _WEBSOCKET_SCHEMES:
             await _handle_websocket(user, meta, exchange, invocation)
+        elif user.asgi_app is not None:
+            await user.asgi_app(build_scope(meta), exchange.receive, exchange.send)
         else:
-            await _handle_http(user, meta, exchange)
+            result = _call_handler(user, meta, exchange)
+            if hasattr(result, "__await__"):
+                result = await result
+            if isinstance(result, Response) or hasattr(result, "__next__") or hasattr(result, "__anext__"):
+                await _send_response(result, meta, exchange)
+            else:
+                block, body = encode_result(result)
+                if len(body) <= WHOLE_AT_MOST:
+                    exchange.respond(200, block, body)
+                else:
+                    await exchange.respond_in_pieces(200, block, body)
         exchange.check_finished()
     except BaseException as raised:  # noqa: BLE001 - as above
         _http_failed(invocation, exchange, what, tamed(raised))
 
 
-def _enter_request(identity: ReplicaIdentity, meta: CallMeta | RequestMeta, route: str, *, is_http: bool) -> None:
-    replica_identity.set(identity)
+def _enter_request(app_name: str, meta: CallMeta | RequestMeta, route: str, *, is_http: bool) -> None:
     deadline = time.monotonic() + meta.remaining_s if meta.remaining_s else None
     request_context.set(
-        RequestContext(route, meta.request_id, identity.app_name, is_http, deadline, meta.model_id, meta.session_id)
+        RequestContext(route, meta.request_id, app_name, is_http, deadline, meta.model_id, meta.session_id)
     )
 
 
-async def _handle_http(user: UserCode, meta: RequestMeta, exchange: HTTPExchange) -> None:
-    if user.asgi_app is not None:
-        await user.asgi_app(build_scope(meta), exchange.receive, exchange.send)
-        return
+def _call_handler(user: UserCode, meta: RequestMeta, exchange: HTTPExchange) -> Any:
+    """What a handler without ASGI gives, or something that can be awaited for it."""
     if user.http_handler is None:
         raise MethodMissing("the ingress has no __call__ method: HTTP requests have nothing to call")
-    scope = build_scope(meta)
-    arguments = (Request(scope, exchange.receive),) if user.http_takes_request else ()
+    arguments = (Request(build_scope(meta), exchange.receive),) if user.http_takes_request else ()
     if user.http_handler_is_async:
-        result = user.http_handler(*arguments)
-        if hasattr(result, "__await__"):
-            result = await result
-    else:
-        result = await user.in_thread(user.http_handler, *arguments)
-    if hasattr(result, "__next__") or hasattr(result, "__anext__"):
-        result = StreamingResponse(result, media_type="text/plain")
-    if not isinstance(result, Response):
-        block, body = encode_result(result)
-        if len(body) <= WHOLE_AT_MOST:
-            exchange.respond(200, block, body)
-        else:
-            await exchange.respond_in_pieces(200, block, body)
-    elif (
-        type(result).__call__ is Response.__call__ and result.background is None and len(result.body) <= WHOLE_AT_MOST
+        return user.http_handler(*arguments)
+    return user.in_thread(user.http_handler, *arguments)
+
+
+async def _send_response(result: Any, meta: RequestMeta, exchange: HTTPExchange) -> None:
+    """Answer with a Response, or with the items of a generator."""
+    response = result if isinstance(result, Response) else StreamingResponse(result, media_type="text/plain")
+    if (
+        type(response).__call__ is Response.__call__
+        and response.background is None
+        and len(response.body) <= WHOLE_AT_MOST
     ):
-        block, declared = encode_header_block(result.raw_headers)
-        exchange.respond(result.status_code, block, result.body, -1 if declared is None else declared)
-    else:
-        try:
-            await result(scope, exchange.receive, exchange.send)
-        finally:
-            await _close_body(result)
+        block, declared = encode_header_block(response.raw_headers)
+        exchange.respond(response.status_code, block, response.body, -1 if declared is None else declared)
+        return
+    try:
+        await response(build_scope(meta), exchange.receive, exchange.send)
+    finally:
+        await _close_body(response)
 
 
 async def _close_body(response: Response) -> None:

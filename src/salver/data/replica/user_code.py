@@ -13,6 +13,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from functools import partial
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, cast
 
 from salver.data.replica.contained import contained
@@ -24,6 +25,8 @@ from salver.errors import ServeException
 from salver.wire.payload import load_definition
 
 logger = logging.getLogger("salver.replica")
+
+_GENERATORS = (GeneratorType, AsyncGeneratorType)
 
 
 class MethodMissing(ServeException):
@@ -98,8 +101,11 @@ class UserCode:
 
     async def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A handle call. Raises MethodMissing, UnexpectedGenerator, or what the user's code raises."""
-        result = await self._result_of(method, args, kwargs)
-        if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        function, is_async = self._methods.get(method) or self._find_method(method)
+        result = function(*args, **kwargs) if is_async else await self.in_thread(function, *args, **kwargs)
+        if type(cast("object", result)) is CoroutineType or inspect.isawaitable(result):
+            result = await result
+        if isinstance(result, _GENERATORS):
             raise UnexpectedGenerator(
                 f"Method '{method}' returned a generator. You must use `handle.options(stream=True)` "
                 "to call generators on a deployment."
@@ -108,18 +114,14 @@ class UserCode:
 
     async def generate(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A handle call that streams: the generator, or other iterator, that the method gives. Raises as ``call``."""
-        result = await self._result_of(method, args, kwargs)
-        if not hasattr(result, "__next__") and not hasattr(result, "__anext__"):
-            raise UnexpectedGenerator(
-                f"Called method '{method}' with `handle.options(stream=True)` but it did not return a generator."
-            )
-        return result
-
-    async def _result_of(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         function, is_async = self._methods.get(method) or self._find_method(method)
         result = function(*args, **kwargs) if is_async else await self.in_thread(function, *args, **kwargs)
         if inspect.isawaitable(result):
             result = await result
+        if not hasattr(result, "__next__") and not hasattr(result, "__anext__"):
+            raise UnexpectedGenerator(
+                f"Called method '{method}' with `handle.options(stream=True)` but it did not return a generator."
+            )
         return result
 
     def _find_method(self, method: str) -> tuple[Callable[..., Any], bool]:

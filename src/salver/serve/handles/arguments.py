@@ -34,20 +34,23 @@ def hold_response(value: object) -> bool:
     return False
 
 
-def dump_arguments(callee: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Buffer | SharedPayload:
-    """Pickle them. Raises SerializationError, which names the one to blame."""
+def dump_arguments(key: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Buffer | SharedPayload:
+    """Pickle them for a method of ``key``. Raises SerializationError, which names the one to blame."""
     try:
         return dump_value((args, kwargs), send_buffers=share)
     except SerializationError:
+        callee = f"{key.partition('#')[2]}.{method}"
         for name, value in (*enumerate(args, start=1), *kwargs.items()):
             dump_value(value, f"{callee}: argument {name!r}")  # raises again, under its name
         raise
 
 
-def start_when_resolved(call: OutgoingCall, callee: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def start_when_resolved(
+    call: OutgoingCall, key: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
     """Start ``call`` when the last of the responses in its arguments has come; on the loop of the call site."""
     call.watch_deadline()
-    task = asyncio.get_running_loop().create_task(_resolve_and_start(call, callee, args, kwargs))
+    task = asyncio.get_running_loop().create_task(_resolve_and_start(call, key, method, args, kwargs))
     _resolving.add(task)
     task.add_done_callback(_resolving.discard)
 
@@ -56,9 +59,11 @@ _resolving: set[asyncio.Task[None]] = set()
 """Keeps them alive until they end; ``_resolve_and_start`` handles its own errors."""
 
 
-async def _resolve_and_start(call: OutgoingCall, callee: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+async def _resolve_and_start(
+    call: OutgoingCall, key: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
     try:
-        payload = dump_arguments(callee, await _resolved(args), await _resolved(kwargs))
+        payload = dump_arguments(key, method, await _resolved(args), await _resolved(kwargs))
     except BaseException as error:  # noqa: BLE001 - the failure of an argument is the failure of the call
         call.fail(error)
     else:

@@ -67,10 +67,11 @@ async def _send_to_all(site: CallSite, key: str, options: HandleOptions, payload
     """To every replica in the routing table, also those that are being dialled."""
     site.caller.start()
     router = await site.caller.find_router(key)
+    context = request_context.get()
     calls: list[Call] = []
     for replica_id in site.caller.listed_replicas(key):
         send = partial(router.submit_to, replica_id)
-        calls.append(Call(site, key, call_meta(options), request_context.get().deadline, send))
+        calls.append(Call(site, key, call_meta(options, context), context.deadline, send))
         calls[-1].start(payload)
     return calls
 

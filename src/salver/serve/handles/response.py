@@ -41,7 +41,7 @@ class DeploymentResponse(Generic[R_co]):
         """
         call = self._call
         if not call.done:
-            yield from call.arrival().__await__()
+            yield from call.arrival()  # pyright: ignore[reportGeneralTypeIssues] - a generator, by @coroutine
         try:
             return call.outcome()
         finally:
