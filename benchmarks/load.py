@@ -95,11 +95,15 @@ def _interrupted(command: list[str], seconds: float) -> str:
     return output
 
 
-def run_open(server: Server, request: Request, *, rate: float, seconds: float, connections: int) -> dict[str, Any]:
+def run_open(
+    server: Server, request: Request, *, rate: float, seconds: float, connections: int, warmup_s: float | None = None
+) -> dict[str, Any]:
     """What `salver bench` saw with Poisson arrivals. Raises RuntimeError if nobody answers."""
+    if warmup_s is None:
+        warmup_s = min(1.0, seconds / 2)
     command = [str(Path(sys.executable).with_name("salver")), "bench", server.url + request.path, "--json"]
     options = ["--rate", f"{rate:g}", "--arrivals", "poisson", "--duration", f"{seconds:g}s"]
-    more = ["--warmup", f"{min(1.0, seconds / 2):g}s", "--connections", str(connections), "--method", request.method]
+    more = ["--warmup", f"{warmup_s:g}s", "--connections", str(connections), "--method", request.method]
     if request.content_type:
         more += ["-H", f"content-type: {request.content_type}"]
     if request.body:

@@ -73,12 +73,12 @@ def _memory(process: psutil.Process) -> ProcessMemory:
 def cpu_percent(processes: Iterable[psutil.Process], seconds: float) -> float:
     """Of one core, all together, over the seconds from now."""
     processes = list(processes)
-    before, start = _cpu_seconds(processes), time.perf_counter()
+    before, start = cpu_seconds(processes), time.perf_counter()
     time.sleep(seconds)
-    return 100 * (_cpu_seconds(processes) - before) / (time.perf_counter() - start)
+    return 100 * (cpu_seconds(processes) - before) / (time.perf_counter() - start)
 
 
-def _cpu_seconds(processes: Iterable[psutil.Process]) -> float:
+def cpu_seconds(processes: Iterable[psutil.Process]) -> float:
     """Counted in nanoseconds by the scheduler: clock ticks of 10 ms would hide all that an idle process does."""
     total = 0
     for process in processes:

@@ -17,7 +17,6 @@ class BarePair(Peer):
     environment = Environment("", (), ("uvloop", "httptools"))
     applications = frozenset({"noop", "composed", "chain", "echo", "stream_50", "stream_1000"})
     why_not = dict.fromkeys(("sync", "fastapi", "batch", "overload", "array", "cold"), "only passes on bytes")
-    most_replicas = 1
 
     @contextmanager
     def serve(self, application: str, replicas: int = 1) -> Generator[Server]:

@@ -55,7 +55,6 @@ class Peer(ABC):
         environment: where it is installed.
         applications: those that it can express.
         why_not: for applications that it cannot express, the reason.
-        most_replicas: above this it is not measured.
         lasting: it stays up between workloads (its start is slow, or idle it disturbs others), so that a round
             measures all workloads on it in one go.
     """
@@ -66,7 +65,6 @@ class Peer(ABC):
     environment: Environment
     applications: frozenset[str]
     why_not: ClassVar[Mapping[str, str]] = {}
-    most_replicas: int = 8
     lasting: bool = False
 
     def adapt(self, request: Request) -> Request:

@@ -30,17 +30,17 @@ def test_peers_take_turns_within_a_workload_and_every_other_round_goes_backwards
 
 
 def test_a_peer_that_lasts_has_a_stretch_of_its_own_and_starts_first() -> None:
-    assert words(planned("salver ray", "start noop sync", 2)) == [
+    assert words(planned("salver ray", "start noop composed", 2)) == [
         "0 start salver",
         "0 noop salver",
-        "0 sync salver",
+        "0 composed salver",
         "0 start ray",
         "0 noop ray",
-        "0 sync ray",
+        "0 composed ray",
         "1 start ray",
-        "1 sync ray",
+        "1 composed ray",
         "1 noop ray",
-        "1 sync salver",
+        "1 composed salver",
         "1 noop salver",
         "1 start salver",
     ]
