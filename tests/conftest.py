@@ -8,11 +8,13 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Generator
+from compileall import compile_dir
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+import salver
 from harness.instance import SalverRun, command_line, new_runtime_folder
 from harness.leaks import AsyncioComplaints, assert_nothing_left, belongings
 from harness.processes import adopt_orphans
@@ -24,6 +26,8 @@ hypothesis.settings.load_profile("salver")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # once, before there are workers: where Python may not write bytecode,
+        compile_dir(str(Path(salver.__file__).parent), quiet=2)  # thousands of processes would compile it all anew
     config.addinivalue_line("markers", "slow: takes more than ten seconds, and starts first")
 
 

@@ -338,9 +338,9 @@ def test_a_slot_at_a_replica_that_was_taken_off_the_list_is_not_used() -> None:
             await connected(router)
             holder = await scene.peer(replica)
             holder.call(1)
+            await gate.entered.get()
             running = submit(router, "work", "runs")
-            for _ in range(2):
-                await gate.entered.get()
+            await gate.entered.get()
             reservation = reserve(router)
             assert not reservation.ready.done()
             await replica.control.nothing_more()

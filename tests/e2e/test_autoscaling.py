@@ -79,7 +79,7 @@ def test_replicas_come_with_load_and_go_without(salver_run: Callable[..., Salver
     first, *_, last = worker(run)["scaling"]["decisions"]
     assert (first["before"], last["after"]) == (1, 1)
     assert re.fullmatch(r"[\d.]+ requests on 1 replica, [\d.]+ each, target 1: for 0.3 s", first["reason"])
-    assert worker(run)["status"] == "HEALTHY"
+    eventually("all is well", lambda: worker(run)["status"] == "HEALTHY", WITHIN_S)
 
 
 def test_no_request_is_lost_while_the_number_changes(salver_run: Callable[..., SalverRun]) -> None:

@@ -132,7 +132,7 @@ def test_the_page_works(
         assert reports.next(WITHIN_S) == {"chat": ["1. who? Print it.", "2. naïve 🙂? Print it."]}
         assert reports.next(WITHIN_S) == {"translation": "le navire est libre"}
         assert reports.next(WITHIN_S) == {"photo": "3000000 bytes, 35bce4eae54e…"}
-    assert "Traceback" not in run.output()
+    assert "Traceback" not in run.output(), run.output()
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_an_idle_application_ends_at_once(worker_run: WorkerRun, number: signal.
     os.kill(run.cli_pid, number)
     run.assert_gone(everything, within)
     assert run.wait(within) == 0
-    assert "Traceback" not in run.output()
+    assert "Traceback" not in run.output(), run.output()
 
 
 @both_signals
@@ -94,7 +94,7 @@ def test_an_application_that_is_starting_can_be_stopped(salver_run: WorkerRun, t
     assert run.wait(within) in {0, 130}
     eventually("all of it ends", lambda: not living(everything), within)
     assert not READY.search(run.output())
-    assert "Traceback" not in run.output()
+    assert "Traceback" not in run.output(), run.output()
 
 
 def descendants_and_self(run: SalverRun) -> list[int]:

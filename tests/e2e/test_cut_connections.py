@@ -31,11 +31,6 @@ app = Desk.bind()
 """
 
 
-@pytest.fixture(scope="module")
-def run(module_run: Callable[..., SalverRun]) -> SalverRun:
-    return module_run("app:app", files={"app.py": SOURCE})
-
-
 def connected(run: SalverRun) -> socket.socket:
     return socket.create_connection(("127.0.0.1", run.port), timeout=20)
 
@@ -49,8 +44,9 @@ def read_until(client: socket.socket, end: bytes) -> bytes:
     return data
 
 
-def test_a_stream_without_length_or_chunks_is_reset_when_it_is_cut(run: SalverRun) -> None:
+def test_a_stream_without_length_or_chunks_is_reset_when_it_is_cut(salver_run: Callable[..., SalverRun]) -> None:
     """To an HTTP/1.0 client the end of the connection is the end of the body: a plain close would be a lie."""
+    run = salver_run("app:app", "--port", "0", files={"app.py": SOURCE})
     with connected(run) as client:
         client.sendall(b"GET /stream HTTP/1.0\r\n\r\n")
         head, _, body = read_until(client, b"|").partition(b"\r\n\r\n")
@@ -61,7 +57,8 @@ def test_a_stream_without_length_or_chunks_is_reset_when_it_is_cut(run: SalverRu
             client.recv(1)
 
 
-def test_an_answer_that_comes_before_the_whole_upload_arrives(run: SalverRun) -> None:
+def test_an_answer_that_comes_before_the_whole_upload_arrives(salver_run: Callable[..., SalverRun]) -> None:
+    run = salver_run("app:app", "--port", "0", files={"app.py": SOURCE})
     size = 10 * 1024 * 1024
     with connected(run) as client:
         client.sendall(b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size)

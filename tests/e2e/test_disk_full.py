@@ -131,7 +131,7 @@ def test_serving_goes_on_and_what_is_wanted_is_saved_when_there_is_room_again(ru
     assert get(f"{run.url}second").body == "fine"
     assert {view.name for view in run.control.status().applications} == {"default", "second"}
     assert [each.pid for each in run.replicas("default")] == [second.pid]
-    assert "Traceback" not in run.output()
+    assert "Traceback" not in run.output(), run.output()
 
 
 def test_the_controller_and_the_proxy_come_back_on_a_full_disk(run: SmallRun) -> None:
@@ -146,7 +146,7 @@ def test_the_controller_and_the_proxy_come_back_on_a_full_disk(run: SmallRun) ->
     )
     assert get(run.url).status == 200
     assert run.pids()["replica"] == before["replica"]
-    assert "Traceback" not in run.output()
+    assert "Traceback" not in run.output(), run.output()
 
 
 def test_an_instance_does_not_start_on_a_full_disk_and_says_why(tmp_path: Path) -> None:

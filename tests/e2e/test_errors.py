@@ -310,7 +310,7 @@ from salver import serve
 def wait_for_a_server_that_is_down():
     threading.Event().wait()
 
-@serve.deployment(startup_timeout_s=0.5)
+@serve.deployment(startup_timeout_s=1.5)
 class Model:
     def __init__(self):
         wait_for_a_server_that_is_down()
@@ -321,7 +321,7 @@ app = Model.bind()
     assert_fails(
         answer,
         1,
-        "Error: Deploying application default failed: constructor of Model did not return within 0.5 s\n",
+        "Error: Deploying application default failed: constructor of Model did not return within 1.5 s\n",
         "the constructor of Model was stopped before it returned\nStack (most recent call first):\n",
         f'  File "{tmp_path}/hanging.py", line 6 in wait_for_a_server_that_is_down\n',
         f'  File "{tmp_path}/hanging.py", line 11 in __init__\n',

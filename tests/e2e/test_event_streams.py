@@ -85,7 +85,9 @@ def test_nothing_is_added_to_a_declared_length(connection: http.client.HTTPConne
     assert broken(connection, r"length&last=data:%20x\n\n") == b"data: x\n\n"
 
 
-def test_a_dead_replica_is_told_too(connection: http.client.HTTPConnection) -> None:
+def test_a_dead_replica_is_told_too(salver_run: Callable[..., SalverRun]) -> None:
+    run = salver_run("events:app", "--port", "0", files={"events.py": SOURCE})
+    connection = http.client.HTTPConnection("127.0.0.1", run.port, timeout=WITHIN_S)
     connection.request("GET", r"/?stays&last=data:%20x\n\n")
     answer = connection.getresponse()
     pid = int(answer.readline().removeprefix(b"data: "))
@@ -96,3 +98,4 @@ def test_a_dead_replica_is_told_too(connection: http.client.HTTPConnection) -> N
     with pytest.raises(http.client.IncompleteRead):
         answer.read()
     eventually("the replica is gone", lambda: not os.path.exists(f"/proc/{pid}/fd/0"), WITHIN_S)
+    connection.close()

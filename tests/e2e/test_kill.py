@@ -320,7 +320,7 @@ def test_all_ends_with_the_supervisor_and_the_command_says_so(worker_run: Worker
     run.assert_gone(everything, GONE_WITHIN_S)
     assert run.wait(5) == 1
     assert "Error: Salver's processes have ended unexpectedly" in run.output()
-    assert "Traceback" not in run.output()
+    assert "Traceback" not in run.output(), run.output()
     with pytest.raises(ConnectionError):
         held.result()
 

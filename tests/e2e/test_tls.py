@@ -185,7 +185,7 @@ def test_what_is_no_tls_is_hung_up_on(https: Callable[..., SalverRun], certifica
     with pytest.raises(ssl.SSLCertVerificationError):
         dial(run, strange)
     assert requests.get(run.url, verify=certificates.ca_file, timeout=30).status_code == 200
-    assert "Traceback" not in run.output()
+    assert "Traceback" not in run.output(), run.output()
 
 
 def test_a_handshake_that_does_not_end_is_cut_off(
@@ -204,7 +204,7 @@ def test_a_handshake_that_does_not_end_is_cut_off(
             pass
         client.close()
     assert 5 < time.monotonic() - began < 50
-    assert "Traceback" not in run.output()
+    assert "Traceback" not in run.output(), run.output()
 
 
 def test_clients_must_show_a_certificate(https: Callable[..., SalverRun], certificates: Certificates) -> None:
@@ -259,7 +259,7 @@ def test_files_that_break_later_are_told_in_the_log(
     Path(certificates.certfile).unlink()
     os.kill(run.pids()["proxy"][0], signal.SIGKILL)
     run.wait_for_output("the proxy cannot start: the file of the certificate cannot be read")
-    assert "Traceback" not in run.output()
+    assert "Traceback" not in run.output(), run.output()
     certificates.issue("server")
     eventually("the proxy tries again", lambda: requests_succeed(run, certificates), 60)
 

@@ -52,7 +52,7 @@ def test_serving_goes_on_until_somebody_repairs_it(
             assert "The controller does not answer" in told.stderr
             log = Path(told.stderr.split(": ")[-1].strip())
             assert any("the controller cannot start" in each.read_text() for each in log.glob("controller_*.log"))
-        assert "Traceback" not in run.output()
+        assert "Traceback" not in run.output(), run.output()
         load.wait_for(10)
         assert (run.pids()["replica"], run.pids()["proxy"]) == (before["replica"], before["proxy"])
 

@@ -35,6 +35,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.kept: Any = None
+        self.waiting = 0
         self.cancelled: list[str] = []
 
     def __call__(self, value: Any = None) -> Any:
@@ -82,11 +83,15 @@ class Worker:
             self.cancelled.append("endless")
 
     async def wait(self) -> None:
+        self.waiting += 1
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             self.cancelled.append("wait")
             raise
+
+    async def how_many_wait(self) -> int:
+        return self.waiting
 
     async def all_cancelled(self) -> list[str]:
         return self.cancelled
@@ -241,6 +246,7 @@ def test_cancelling_reaches_what_was_called(front: DeploymentHandle[Any]) -> Non
     response = front.wait.remote()
     with pytest.raises(TimeoutError):
         response.result(timeout_s=0.2)  # and it goes on
+    soon("it has come to the worker", lambda: result(worker.how_many_wait.remote()) == 1)
     assert result(worker.all_cancelled.remote()) == []
     response.cancel()
     with pytest.raises(RequestCancelledError):
@@ -255,7 +261,8 @@ def test_awaiting(worker: DeploymentHandle[Any]) -> None:
         with pytest.raises(RuntimeError, match=r"Sync methods should not be called from within an `asyncio`"):
             response.result()
         waiting = asyncio.create_task(hold(worker.wait.remote()))
-        await asyncio.sleep(0.05)
+        while not await worker.how_many_wait.remote():
+            await asyncio.sleep(0.01)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
