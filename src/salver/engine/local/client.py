@@ -71,7 +71,10 @@ class LocalEngine(asyncio.Protocol):
         return self._capacity
 
     async def proxy_pids(self) -> list[int]:
-        return list((await self._list()).proxy_pids)
+        try:
+            return list((await self._list()).proxy_pids)
+        except StartupError:  # the instance ends: no proxy outlives the supervisor
+            return []
 
     async def _list(self) -> ProcessList:
         answer: asyncio.Future[ProcessList] = asyncio.get_running_loop().create_future()
