@@ -6,6 +6,7 @@ the wanted one fail, it goes on as it is in there; and it is what a rollback ret
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from salver.control.deployment import Deployment, Membership
@@ -146,8 +147,13 @@ class Application:
         for deployment in self.deployments.values():
             deployment.remove()
 
-    def reconcile(self, now: float, at_s: float, prefixes_of_others: frozenset[str]) -> list[Command]:
-        """One step towards the target; ``at_s`` is the wall time."""
+    def another_wants(self, prefix: str | None, wanted: Counter[str | None]) -> bool:
+        """Whether an application beside this one is to have the prefix; ``wanted`` counts those of all, this one's
+        too. Asked of every application at every event: gathering the others' for each would be quadratic."""
+        return prefix is not None and wanted[prefix] > (prefix == self.spec.route_prefix)
+
+    def reconcile(self, now: float, at_s: float, prefixes_wanted: Counter[str | None]) -> list[Command]:
+        """One step towards the target; ``at_s`` is the wall time, ``prefixes_wanted`` as for ``another_wants``."""
         commands: list[Command] = []
         for deployment in self.deployments.values():
             commands += deployment.reconcile(now, at_s)
@@ -157,7 +163,7 @@ class Application:
                 self._notes.of_application("deploy", self.spec.name, "runs as it was deployed")
             commands += self._end_retirement(now, at_s)
         if not self.deleting:
-            self._switch_route(prefixes_of_others)
+            self._switch_route(prefixes_wanted)
         self._forget_removed()
         return commands
 
@@ -169,7 +175,7 @@ class Application:
                 commands += deployment.reconcile(now, at_s)
         return commands
 
-    def _switch_route(self, prefixes_of_others: frozenset[str]) -> None:
+    def _switch_route(self, prefixes_wanted: Counter[str | None]) -> None:
         """Publish the target's route as soon as that loses no request.
 
         The old one is kept while its ingress serves and the new one does not, unless another application was
@@ -182,7 +188,7 @@ class Application:
             or self.settled  # the new ingress may want no replicas, and the old one live on for other calls
             or self._runs(wanted.ingress)
             or not self._serves(current.ingress)
-            or current.route_prefix in prefixes_of_others
+            or self.another_wants(current.route_prefix, prefixes_wanted)
         ):
             self.route = wanted
 

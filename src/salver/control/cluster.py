@@ -7,6 +7,7 @@ remembered about commands on their way: reconciling again from the state as it i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import msgspec
@@ -94,6 +95,8 @@ class Cluster:
         assert isinstance(event, Recover) != self._recovered, f"Recover comes first and once, not {event}"
         assert now >= self._now, f"time went back from {self._now} to {now}"
         self._now = now
+        if self._is_no_news(event):
+            return []
         for application in self._applications.values():
             for deployment in application.deployments.values():
                 deployment.calm_down(now)
@@ -152,6 +155,17 @@ class Cluster:
         return next((each for each in application.target_deployments if each.id == deployment), None)
 
     # --- the event ---
+
+    def _is_no_news(self, event: Event) -> bool:
+        """A healthy replica is healthy still: what every replica says every few seconds, and nothing follows from.
+
+        Time is left to the next Tick. Looking at everything because of each would make an idle instance's work grow
+        with the square of its replicas.
+        """
+        if not isinstance(event, HealthChecked) or event.error:
+            return False
+        replica = self._fleet.get(event.replica_id)
+        return replica is None or not (replica.health_failures or replica.trouble)
 
     def _apply(self, event: Event, now: float) -> list[Command]:
         match event:
@@ -244,7 +258,7 @@ class Cluster:
         application = self._applications.get(name)
         if application is None or application.deleting or application.good is None:
             return
-        if application.good.route_prefix in self._prefixes_wanted_by_others(name):
+        if application.another_wants(application.good.route_prefix, self._prefixes_wanted()):
             return  # whoever asked was told so; or somebody took it since then
         application.roll_back(now + self._wall_clock_offset)
         self._notes.of_application("rollback", name, f"rolled back, {_described(application.spec)}")
@@ -356,19 +370,16 @@ class Cluster:
 
     def _reconcile(self, now: float) -> list[Command]:
         commands: list[Command] = []
+        at_s, prefixes = now + self._wall_clock_offset, self._prefixes_wanted()
         for name, application in list(self._applications.items()):
-            at_s = now + self._wall_clock_offset
-            commands += application.reconcile(now, at_s, self._prefixes_wanted_by_others(name))
+            commands += application.reconcile(now, at_s, prefixes)
             if application.gone:
                 del self._applications[name]
         return commands
 
-    def _prefixes_wanted_by_others(self, name: str) -> frozenset[str]:
-        return frozenset(
-            spec.route_prefix
-            for spec in self.target().applications
-            if spec.name != name and spec.route_prefix is not None
-        )
+    def _prefixes_wanted(self) -> Counter[str | None]:
+        """How many applications want each; None is no prefix. It takes an event to change them, not a step."""
+        return Counter(each.spec.route_prefix for each in self._applications.values() if not each.deleting)
 
     def _publish(self) -> list[Command]:
         last = self._snapshot

@@ -32,7 +32,6 @@ class _Mounted(Struct, frozen=True):
 
     Attributes:
         name: the application's.
-        prefix, boundary: without a final slash and, as bytes, with one.
         route: the prefix as it is shown in logs and metrics.
         root_path: of the ASGI scope.
         ingress: its deployment's key.
@@ -40,8 +39,6 @@ class _Mounted(Struct, frozen=True):
     """
 
     name: str
-    prefix: str
-    boundary: bytes
     route: str
     root_path: str
     ingress: str
@@ -62,7 +59,8 @@ class Ingress:
         self._access_log = access_log
         self._options = options
         self._outside = options.root_path.encode()
-        self._mounted: list[_Mounted] = []
+        self._mounted: dict[bytes, _Mounted] = {}
+        self._longest_prefix = 0
         self.debug = options.debug
         self.draining = False
         caller.on_snapshot(self._snapshot_changed)
@@ -92,12 +90,19 @@ class Ingress:
             router.submit(exchange)
 
     def _find(self, path: bytes) -> _Mounted | None:
-        """The application with the longest prefix of ``path``."""
-        for mounted in self._mounted:
-            boundary = mounted.boundary
-            if path.startswith(boundary) or not mounted.prefix or path == boundary[:-1]:
+        """The application with the longest prefix of ``path``: a look-up for each slash, none for each application.
+
+        What is longer than every prefix is cut first, so that no client can make that many look-ups.
+        """
+        end = len(path)
+        if end > self._longest_prefix:
+            end = path.rfind(b"/", 0, self._longest_prefix + 1)
+        while end > 0:
+            mounted = self._mounted.get(path[:end])
+            if mounted is not None:
                 return mounted
-        return None
+            end = path.rfind(b"/", 0, end)
+        return self._mounted.get(b"")
 
     def _limit(self, exchange: RequestExchange) -> None:
         """Give the request its deadline: what the client asks for, else what the instance was told."""
@@ -127,7 +132,7 @@ class Ingress:
             status, text = self._health()
             exchange.respond(status, _TEXT, text)
         elif path == b"/-/routes":
-            routes = {mounted.route: mounted.name for mounted in self._mounted}
+            routes = {mounted.route: mounted.name for mounted in self._mounted.values()}
             exchange.respond(200, _JSON, msgspec.json.encode(routes))
         else:
             return False
@@ -146,20 +151,19 @@ class Ingress:
     def _snapshot_changed(self, snapshot: Snapshot) -> None:
         exposed = [route for route in snapshot.applications if route.route_prefix is not None]
         exposed.sort(key=lambda route: len(route.route_prefix or ""), reverse=True)
-        self._mounted = []
+        self._mounted = {}
         for route in exposed:
             prefix = (route.route_prefix or "").rstrip("/")
             mounted = _Mounted(
                 name=route.name,
-                prefix=prefix,
-                boundary=prefix.encode() + b"/",
                 route=prefix or "/",
                 root_path=self._options.root_path + prefix,
                 ingress=f"{route.name}#{route.ingress}",
                 timeout_status=route.timeout_status or self._options.timeout_status,
             )
-            self._mounted.append(mounted)
+            self._mounted.setdefault(prefix.encode(), mounted)
             self.caller.router(mounted.ingress)  # connect now, not at the first request
+        self._longest_prefix = max(map(len, self._mounted), default=0)
 
 
 def no_route(head: RequestHead) -> Problem:
