@@ -93,14 +93,14 @@ def test_an_open_loop_shows_the_stall_that_a_closed_one_hides() -> None:
 
         return answerer
 
-    one = ("--connections", "1", "--json")
+    one = ("--connections", "1", "--warmup", "0", "--json")
     due = ("--rate", "200", "--arrivals", "uniform", "--duration", "1200ms")
     with RawServer(stalling_at(20)) as server:
         opened = document(salver_bench(server.url, *due, *one))["runs"][0]
-    with RawServer(stalling_at(1)) as server:
+    with RawServer(stalling_at(20)) as server:
         closed = document(salver_bench(server.url, "--rate", "max", "--duration", "2s", *one))["runs"][0]
     assert min(opened["latency_ms"]["max"], closed["latency_ms"]["max"]) >= 990
-    assert opened["latency_ms"]["p50"] >= 400
+    assert opened["latency_ms"]["p50"] >= 300
     assert opened["generator"]["waited"] >= 190
     assert closed["latency_ms"]["p50"] < 400
     assert opened["requests"] == opened["successful"] == 240

@@ -47,7 +47,11 @@ def measure(
             begin = time.monotonic_ns()
             end = begin + int(duration_s * 1e9)
             tally = Tally(begin, end)
-            schedule = ClosedLoop(end=end) if rate is None else OpenLoop("uniform", rate, 0, start=begin, end=end)
+            schedule = (
+                ClosedLoop(start=begin, end=end)
+                if rate is None
+                else OpenLoop("uniform", rate, 0, start=begin, end=end)
+            )
             generator = Generator(server, request, schedule, tally, limits)
             await generator.run()
             return tally, generator.opened

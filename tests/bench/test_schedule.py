@@ -51,6 +51,6 @@ def test_an_open_loop_ends_and_does_not_look_at_the_clock(rate: float, duration_
     assert taken == pytest.approx(rate * duration_s, abs=1)
 
 
-def test_a_closed_loop_is_always_due_until_its_end() -> None:
-    schedule = ClosedLoop(end=100)
-    assert [schedule.next_due(now) for now in (5, 99, 100)] == [5, 99, None]
+def test_a_closed_loop_is_always_due_from_its_start_to_its_end() -> None:
+    schedule = ClosedLoop(start=10, end=100)
+    assert [schedule.next_due(now) for now in (5, 99, 100)] == [10, 99, None]

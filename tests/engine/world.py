@@ -96,7 +96,8 @@ class Caller:
         self.lost = asyncio.Event()
 
     def frame_received(self, channel: Channel, frame: Frame) -> None:
-        self._frames.put_nowait(frame)
+        if frame.kind != Kind.SLOTS:
+            self._frames.put_nowait(frame)
 
     def channel_lost(self, channel: Channel) -> None:
         self.lost.set()

@@ -142,7 +142,9 @@ class Course:
         end = begin + int(plan.duration_s * 1e9)
         tally = Tally(begin, end)
         schedule = (
-            ClosedLoop(end=end) if rate is None else OpenLoop(plan.arrivals, rate, plan.seed, start=start, end=end)
+            ClosedLoop(start=start, end=end)
+            if rate is None
+            else OpenLoop(plan.arrivals, rate, plan.seed, start=start, end=end)
         )
         effort = _Effort()
 

@@ -65,13 +65,14 @@ class OpenLoop:
 
 
 class ClosedLoop:
-    """A request whenever somebody can send one, until ``end``: as fast as the server answers."""
+    """A request whenever somebody can send one, from ``start`` to ``end``: as fast as the server answers."""
 
-    def __init__(self, *, end: int) -> None:
+    def __init__(self, *, start: int, end: int) -> None:
+        self._start = start
         self._end = end
 
     def next_due(self, now: int) -> int | None:
-        return now if now < self._end else None
+        return max(now, self._start) if now < self._end else None
 
     def take(self) -> None:
         pass

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
+from harness.waiting import eventually
 from salver import serve
 from salver.serve.exceptions import DeploymentUnavailableError, RayServeException
 from salver.serve.handle import DeploymentHandle
@@ -183,9 +184,14 @@ def test_constructor_arguments_are_copied_for_each_replica(world: World) -> None
     handle = world.run(Holder.bind(values, more=more))
     values.append(7)
     more["b"] = 2
-    answers = [result(handle.options(session_id=str(number)).add.remote()) for number in range(20)]
+    answers: list[tuple[list[int], dict[str, int]]] = []
+
+    def both_were_asked() -> bool:  # the second may be connected later than the first
+        answers.append(result(handle.options(session_id=str(len(answers))).add.remote()))
+        return max(len(got[0]) for got in answers) < len(answers)
+
+    eventually("each replica has a list of its own", both_were_asked, 20)
     assert all(got == (list(range(len(got[0]))), {"a": 1}) for got in answers)
-    assert max(len(got[0]) for got in answers) < 20, "both replicas have one list"
 
 
 def test_user_config(world: World) -> None:
