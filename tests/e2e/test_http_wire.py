@@ -13,6 +13,7 @@ from harness.waiting import eventually
 from harness.wire import Answer, Wire
 
 APP = '''
+import asyncio
 import logging
 
 from starlette.requests import ClientDisconnect
@@ -38,7 +39,7 @@ class Desk:
             return "not read"
         try:
             body = await request.body()
-        except ClientDisconnect:
+        except (ClientDisconnect, asyncio.CancelledError):  # whichever comes first
             self.left += 1
             raise
         self.whole += 1
