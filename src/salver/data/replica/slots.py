@@ -68,7 +68,7 @@ class Slots:
         Of more that run, or have been promised a slot, none is stopped: none is started until there are fewer.
         """
         self._capacity = capacity
-        self._offer_soon()
+        self._offer(start=False)
 
     def close(self) -> None:
         """Give no slot any more, and give back what was sent ahead; what runs goes on."""
@@ -103,20 +103,20 @@ class Slots:
         self.running -= 1
         self._publish()
         if self._line:
-            self._offer_soon()
+            self._offer(start=False)
 
     def wait(self, channel: Channel) -> None:
         """Put this caller in line, for READY."""
         self._asked.add(channel)
         self._line[channel] = None
-        self._offer_soon()
+        self._offer(start=False)
 
     def decline(self, channel: Channel) -> None:
         """This caller does not use its reservation."""
         timer = self._reserved.pop(channel, None)
         if timer is not None:
             timer.cancel()
-            self._offer_soon()
+            self._offer(start=False)
 
     def forget(self, channel: Channel) -> None:
         """This caller has hung up."""
@@ -156,17 +156,26 @@ class Slots:
 
     # --- giving slots away ------------------------------------------------------------------------------
 
-    def _offer_soon(self) -> None:
-        if not self._offers_soon:
-            self._offers_soon = True
-            self._loop.call_soon(self._offer)
-
-    def _offer(self) -> None:
+    def _offer_after_writes(self) -> None:
         self._offers_soon = False
+        self._offer(start=True)
+
+    def _offer(self, *, start: bool) -> None:
+        """Give free slots to those in line.
+
+        Args:
+            start: what was sent ahead may start, since everything has been written. READY need not wait for that: it
+                goes with the answer that made room, before that caller's client can send another request.
+        """
         while self._line and self.running + len(self._reserved) < self._capacity:
             channel = next(iter(self._line))
-            del self._line[channel]
             ahead = self._ahead.get(channel)
+            if ahead and not start:
+                if not self._offers_soon:
+                    self._offers_soon = True
+                    self._loop.call_soon(self._offer_after_writes)
+                return
+            del self._line[channel]
             if ahead and channel.backlog_bytes:
                 self._give_back_all(channel)
                 self._asked.add(channel)
