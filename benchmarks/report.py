@@ -129,7 +129,7 @@ def compact(results: Results) -> str:
     machine = results.machine
     lines += [
         "",
-        f"{machine.processor}, {machine.cores} cores, {machine.date[:10]}; medians of {results.rounds} rounds.",
+        f"{machine.processor}, {machine.cores} cores, {machine.date[:10]}; {'one round' if results.rounds == 1 else f'medians of {results.rounds} rounds'}, {results.seconds:g} s for each load.",
     ]
     return "\n".join(lines)
 

@@ -59,7 +59,8 @@ def _measured(step: Step) -> bool:
 def run(
     steps: Sequence[Step], size: Size, results: Results, tell: Callable[[str], None], save: Callable[[], None]
 ) -> None:
-    """Measures; a step that fails is recorded and the rest goes on. `save` is called after each round."""
+    """Measures; a step that fails is recorded and the rest goes on. `save` is called after each step: an
+    interrupted run keeps what it has."""
     clock = Clock(steps, size)
     for number, of_round in groupby(enumerate(steps), key=lambda item: item[1].round):
         for index, step in of_round:
@@ -69,7 +70,7 @@ def run(
             clock.took(step, time.monotonic() - begin)
             if step.peer.lasting and (index + 1 == len(steps) or steps[index + 1].peer is not step.peer):
                 step.peer.close()
-        save()
+            save()
 
 
 def _measure(step: Step, size: Size, results: Results, tell: Callable[[str], None]) -> None:
