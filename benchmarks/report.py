@@ -127,9 +127,10 @@ def compact(results: Results) -> str:
         if any(number != "–" for number in numbers):
             lines.append(f"| {what} | " + " | ".join(numbers) + " |")
     machine = results.machine
+    medians = "one round" if results.rounds == 1 else f"medians of {results.rounds} rounds"
     lines += [
         "",
-        f"{machine.processor}, {machine.cores} cores, {machine.date[:10]}; {'one round' if results.rounds == 1 else f'medians of {results.rounds} rounds'}, {results.seconds:g} s for each load.",
+        f"{machine.processor}, {machine.cores} cores, {machine.date[:10]}; {medians}, {results.seconds:g} s for each load.",
     ]
     return "\n".join(lines)
 
