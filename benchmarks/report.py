@@ -130,7 +130,7 @@ def compact(results: Results) -> str:
     medians = "one round" if results.rounds == 1 else f"medians of {results.rounds} rounds"
     lines += [
         "",
-        f"{machine.processor}, {machine.cores} cores, {machine.date[:10]}; {medians}, loads of {results.seconds:g} s.",
+        f"{machine.processor}, {machine.cores} cores, {machine.date[:10]}; {medians}, {results.seconds:g} s each.",
     ]
     return "\n".join(lines)
 
