@@ -299,6 +299,8 @@ class Backlogged:
     def send(self, kind: int, stream: int = 0, load: int = 0) -> None:
         self.sent.append((kind, stream))
 
+    def flush(self) -> None: ...
+
 
 def test_a_caller_that_does_not_read_gets_back_what_it_sent_ahead() -> None:
     """An answer that it has not got may have made room for what waits: it could not know what has started."""

@@ -127,6 +127,10 @@ class Channel(asyncio.Protocol):
         if value is not None:
             value.close()
 
+    def flush(self) -> None:
+        """Hand over now what is queued; what the kernel does not take is ``backlog_bytes``."""
+        self._flush()
+
     def _flush(self) -> None:
         self._flush_scheduled = False
         out = self._out

@@ -6,9 +6,9 @@ the caller and offered with READY; a reservation that is not used within a secon
 caller cannot hold a slot.
 
 Two promises let a caller know what a replica that died had not started (``ReplicaLink.ahead``). Requests of one
-caller start in the order in which they came. And none that was sent ahead starts before the answers that made room
-for it are written: slots are given away at the end of the loop's turn, after the channels' joined writes, and a
-caller that does not take what is written gets its requests back.
+caller start in the order in which they came. And none that was sent ahead starts before all answers to that caller
+are written: it is given its slot a turn later, so that those join in one write, and a caller that does not take what
+is written gets its requests back.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ _MOST_AHEAD = 64
 def load_of(requests: int) -> int:
     """A number of requests for a frame's header."""
     return min(requests, MOST_LOAD)
+
+
+def _all_is_written(channel: Channel) -> bool:
+    channel.flush()
+    return not channel.backlog_bytes
 
 
 class Slots:
@@ -164,8 +169,8 @@ class Slots:
         """Give free slots to those in line.
 
         Args:
-            start: what was sent ahead may start, since everything has been written. READY need not wait for that: it
-                goes with the answer that made room, before that caller's client can send another request.
+            start: also to what was sent ahead. READY does not wait for that: it goes with the answer that made room,
+                before the client that gets it can send another request, which would find the queue still full.
         """
         while self._line and self.running + len(self._reserved) < self._capacity:
             channel = next(iter(self._line))
@@ -176,7 +181,7 @@ class Slots:
                     self._loop.call_soon(self._offer_after_writes)
                 return
             del self._line[channel]
-            if ahead and channel.backlog_bytes:
+            if ahead and not _all_is_written(channel):
                 self._give_back_all(channel)
                 self._asked.add(channel)
                 self._line[channel] = None

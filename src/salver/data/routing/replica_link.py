@@ -306,6 +306,7 @@ class ReplicaLink:
         self.models = set()
         not_started = {stream for stream in self.ahead() if self.streams[stream].may_go_ahead}
         lost, self.streams = self.streams, {}
+        self.unsent.clear()
         self.slots = 0
         self.pace.slowed()
         for stream in not_started:
