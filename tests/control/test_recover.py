@@ -56,6 +56,19 @@ def test_what_runs_is_adopted_and_routed_to_at_once() -> None:
     assert scene.view().status == "RUNNING"
 
 
+def test_what_was_decided_before_does_not_outlive_a_deletion() -> None:
+    """The application is still there, on its way out, when it is deployed again."""
+    spec = deployment_spec(num_replicas=1)
+    scene = Scene(recover=Recover(Target((application_spec(spec),), replicas={"shop#model": 2}), (found(X5),)))
+    assert scene.deployment().target_num_replicas == 2
+    scene.delete()
+
+    scene.deploy(spec)
+
+    assert scene.deployment().target_num_replicas == 1
+    assert scene.cluster.target().replicas == {}
+
+
 def test_what_is_missing_is_started_in_a_free_slot() -> None:
     scene = recovered(found(X5, slot=0), num_replicas=2)
     spec = deployment_spec(num_replicas=2)

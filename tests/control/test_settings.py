@@ -76,6 +76,20 @@ def test_refused_settings_fail_the_deploy_and_the_old_ones_come_back() -> None:
     assert scene.view().status == "RUNNING"
 
 
+def test_settings_that_are_refused_with_nothing_to_return_to_are_told_once() -> None:
+    """The first deploy was not through yet, so there is nothing that ran before."""
+    scene = Scene()
+    scene.deploy(deployment_spec(num_replicas=2, user_config="first"))
+    scene.running(*ids(0))
+    assert told(scene.deploy(deployment_spec(num_replicas=2, user_config="bad"))) == [(ids(0)[0], "bad", 0)]
+    assert told(scene.reconfigured(ids(0)[0], "KeyError: 'bad'")) == []
+    assert told(scene.wait(600)) == []
+    assert scene.deployment().status == "DEPLOY_FAILED"
+    assert ids(0)[0] in scene.routed(), "it serves as it is"
+
+    assert told(scene.deploy(deployment_spec(num_replicas=2, user_config="good"))) == [(ids(0)[0], "good", 0)]
+
+
 def test_ranks_are_closed_up_when_a_replica_has_left() -> None:
     scene = scene_with(3)
     assert [replica.rank for replica in scene.deployment().replicas] == [0, 1, 2]

@@ -7,6 +7,7 @@ fair, and what runs must be exactly what was asked for.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -30,7 +31,9 @@ from salver.control.events import (
     LoadSampled,
     Note,
     Publish,
+    ReconfigureReplica,
     Recover,
+    ReplicaReconfigured,
     ReplicaResponsive,
     ReplicaSilent,
     ReplicaWorn,
@@ -89,6 +92,7 @@ class ClusterMachine(RuleBasedStateMachine):
         self.epochs = itertools.count(1)
         self.suffixes = itertools.count()
         self.sick: dict[str, int] = {}
+        self.reconfigured_since: dict[str, float] = {}
 
     # --- the controller ---
 
@@ -100,6 +104,7 @@ class ClusterMachine(RuleBasedStateMachine):
             jitter=lambda: 0.5,
             capacity=MACHINE,
         )
+        self.reconfigured_since.clear()
         self.handle(Recover(self.saved, self.engine.list_processes()))
 
     @rule()
@@ -109,6 +114,8 @@ class ClusterMachine(RuleBasedStateMachine):
 
     def handle(self, event: Event) -> None:
         self.sound = False
+        if isinstance(event, ReplicaReconfigured):
+            self.reconfigured_since.pop(event.replica_id, None)
         version = self.cluster.snapshot().version
         commands = self.cluster.handle(event, self.now)
         self.cluster.validate()
@@ -124,13 +131,15 @@ class ClusterMachine(RuleBasedStateMachine):
                 case Note(happening=happening):
                     assert happening.message
                 case _:
+                    if isinstance(command, ReconfigureReplica):
+                        self.reconfigured_since[command.replica_id] = self.now
                     self.engine.submit(command)
         assert self.cluster.target() == self.saved
         self.check_capacity(commands)
         self.sound = True
 
     def check_capacity(self, commands: list[Command]) -> None:
-        """No drain leaves less serving than is wanted, but where there is no room: only crashes cost capacity."""
+        """No drain leaves less serving than is wanted, but where there is no room: only faults cost capacity."""
         views = {f"{app.name}#{d.name}": d for app in self.cluster.views(self.now) for d in app.deployments}
         for replica_id in drains(commands):
             key = replica_id.rpartition("#")[0]
@@ -147,7 +156,9 @@ class ClusterMachine(RuleBasedStateMachine):
         return any(str(d.id) == key for app in self.saved.applications for d in app.deployments)
 
     def is_sick(self, replica_id: str) -> bool:
-        return self.sick.get(replica_id, 0) >= 3
+        """It failed its health checks, or its ``reconfigure`` has not returned in time."""
+        since = self.reconfigured_since.get(replica_id, math.inf)
+        return self.sick.get(replica_id, 0) >= 3 or self.now - since >= deployment_spec().startup_timeout_s
 
     # --- users ---
 
@@ -156,14 +167,20 @@ class ClusterMachine(RuleBasedStateMachine):
         deployments = [deployment_spec(name, app=app, **options) for name, options in plans.items()]
         spec = application_spec(*deployments, route_prefix=prefix)
         if conflicting_application(spec, self.cluster.target().applications) is None:
-            self.handle(DeployApplication(spec))
+            self.deploy_spec(spec)
 
     @precondition(lambda self: self.saved.applications)
     @rule(choice=CHOICE, number=st.integers(0, 4))
     def deploy_another_number(self, choice: int, number: int) -> None:
         app = chosen(self.saved.applications, choice)
         scaled = tuple(replace(deployment, num_replicas=number) for deployment in app.deployments)
-        self.handle(DeployApplication(replace(app, deployments=scaled)))
+        self.deploy_spec(replace(app, deployments=scaled))
+
+    def deploy_spec(self, spec: ApplicationSpec) -> None:
+        """What was asked of the control API before a deploy, by whichever controller, counts no more after it."""
+        self.handle(DeployApplication(spec))
+        fixed = {str(deployment.id) for deployment in spec.deployments if deployment.autoscaling is None}
+        assert not fixed & self.saved.replicas.keys()
 
     @precondition(lambda self: self.saved.applications)
     @rule(choice=CHOICE)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from scene import Scene, application_spec, deployment_spec, drains, kills, starts
 
-from salver.control.events import DeployApplication, InitializeFailed
+from salver.control.events import DeployApplication, InitializeFailed, Load, LoadSampled
+from salver.records import AutoscalingSpec, Resources
 from salver.wire.snapshot import ApplicationRoute
 
 
@@ -221,3 +222,18 @@ def test_a_crash_during_an_update_starts_nothing_of_the_old_version() -> None:
     assert scene.routed() == tuple(ids(1))
     assert drains(scene.running(*ids(2))) == []
     assert drains(scene.running(*ids(3))) == ids(1)
+
+
+def test_a_deployment_on_its_way_out_is_not_scaled_and_wakes_nobody_for_that() -> None:
+    """Its update waits for something; what its autoscaling wanted to do in a second is not due any more."""
+    scene = Scene()
+    scaled = AutoscalingSpec(min_replicas=1, max_replicas=4, upscale_delay_s=1.0)
+    scene.deploy(deployment_spec("old", autoscaling=scaled))
+    scene.running("shop#old#r0")
+    scene.send(LoadSampled({"shop#old": Load(20, 20)}))
+    scene.deploy(deployment_spec("new", resources=Resources(num_gpus=3)))
+
+    assert starts(scene.wait(5)) == []
+    deadline = scene.cluster.next_deadline()
+    assert deadline is None or deadline > scene.now
+    assert scene.routed("shop#old") == ("shop#old#r0",)

@@ -73,7 +73,7 @@ class Operator:
             self.wanted = (3, self.wanted[1])
         else:
             self._until_accepted(lambda: self._deploy(version))
-            self.wanted = (self.wanted[0] if step == 3 else 2, version)
+            self.wanted = (2, version)  # a deploy ends what the control API was asked for before
 
     def _deploy(self, version: str) -> None:
         self._instance.deploy(Second.bind(version), "second", "/second", external_scaler=True)

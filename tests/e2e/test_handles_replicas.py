@@ -92,6 +92,7 @@ def test_places_are_spread_and_given_back(shelf: DeploymentHandle[Any]) -> None:
             async with shelf.choose_replica(), shelf.choose_replica():
                 pass
 
+    shelf.broadcast("which").results(timeout_s=WITHIN_S)  # from now on there is a connection to each
     asyncio.run(choose())
 
 

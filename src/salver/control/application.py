@@ -58,7 +58,6 @@ class Application:
         self._fleet = fleet
         self._jitter = jitter
         self._notes = notes
-        self._decided = decided or {}
         self.spec = spec
         self.good = good
         self.capacity_percent = capacity_percent
@@ -67,7 +66,7 @@ class Application:
         self.route: ApplicationRoute | None = None
         self.deployments: dict[str, Deployment] = {}
         self._proven = False
-        self._aim(spec, deployed_at_s)
+        self._aim(spec, deployed_at_s, decided)
 
     @property
     def gone(self) -> bool:
@@ -103,7 +102,8 @@ class Application:
             self.good = self.spec if self._proven else None
             self._aim(to, deployed_at_s)
 
-    def _aim(self, spec: ApplicationSpec, deployed_at_s: float) -> None:
+    def _aim(self, spec: ApplicationSpec, deployed_at_s: float, decided: Mapping[str, int] | None = None) -> None:
+        """``decided`` is what the last controller left: for what is new here now, not for what is deployed later."""
         if spec != self.spec:
             self._proven = False
         self.spec = spec
@@ -116,13 +116,15 @@ class Application:
         for name, deployment_spec in wanted.items():
             existing = self.deployments.get(name)
             if existing is None or existing.membership is Membership.REMOVED:
-                self.deployments[name] = self._new_deployment(spec, deployment_spec)
+                self.deployments[name] = self._new_deployment(spec, deployment_spec, decided)
             else:
                 existing.aim(spec, deployment_spec)
             self.deployments[name].fall_back_on(self.good)
 
-    def _new_deployment(self, spec: ApplicationSpec, deployment: DeploymentSpec) -> Deployment:
-        scaling = Scaling(deployment, self._decided.get(str(deployment.id)), self.capacity_percent)
+    def _new_deployment(
+        self, spec: ApplicationSpec, deployment: DeploymentSpec, decided: Mapping[str, int] | None
+    ) -> Deployment:
+        scaling = Scaling(deployment, (decided or {}).get(str(deployment.id)), self.capacity_percent)
         return Deployment(self._fleet, self._jitter, self._notes, spec, deployment, scaling)
 
     @property

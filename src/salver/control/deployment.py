@@ -330,8 +330,10 @@ class Deployment:
         return commands
 
     def _reconfigure(self, now: float) -> list[Command]:
-        """Tell those that are constructed what they do not know yet."""
+        """Tell those that are constructed what they do not know yet, and have not refused with nothing to return to."""
         spec = self._target[1]
+        if self._refused_config and spec is self.spec:
+            return []
         assign_ranks(self._members(), self.wanted)
         commands: list[Command] = []
         for replica in self.replicas:
@@ -349,7 +351,8 @@ class Deployment:
     def next_deadline(self) -> float | None:
         """When it wants to be reconciled although nothing happened; its replicas' deadlines are not in it."""
         waits_for_backoff = self.backoff.not_before if self._plan().missing and not self.waits_for else None
-        deadlines = (waits_for_backoff, self._calm_at(), self.scaling.next_deadline())
+        scales = self.scaling.next_deadline() if self.membership is Membership.TARGET else None
+        deadlines = (waits_for_backoff, self._calm_at(), scales)
         return min((at for at in deadlines if at is not None), default=None)
 
     def _plan(self) -> Plan:
