@@ -6,6 +6,7 @@ connections; `p50_ms_1` the median latency over one.
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ CAPACITY_PER_S, IN_FLIGHT, OVERLOAD = 250.0, 25, 10
 ARRAY_BYTES = 10_000_000
 CLIENTS, REQUESTS_PER_CLIENT = 8, 50
 IDLE_CLIENTS = 200
+BATCH_SIZE, MODEL_S = 16, 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,25 @@ def _loads(server: Server, request: Request, connections: tuple[int, ...], size:
 
 def body(size_bytes: int) -> Request:
     return Request(method="POST", body=text_of(size_bytes), content_type="application/json")
+
+
+def batches(connections: int) -> Measure:
+    """Requests per second through a batching model, and those of the model itself: called in a loop, each time with
+    a full batch, by nothing but asyncio. A thread that sleeps 5 ms is back after a little more."""
+
+    def measure(peer: Peer, size: Size) -> Sample:
+        sample = loads("batch", connections)(peer, size)
+        return sample | {"model_per_s": asyncio.run(_model_alone(size.seconds))}
+
+    return measure
+
+
+async def _model_alone(seconds: float) -> float:
+    begin, batches = time.perf_counter(), 0
+    while (taken := time.perf_counter() - begin) < seconds:
+        await asyncio.to_thread(time.sleep, MODEL_S)
+        batches += 1
+    return batches * BATCH_SIZE / taken
 
 
 def streams(application: str, chunks: int, connections: int) -> Measure:

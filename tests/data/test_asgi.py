@@ -10,7 +10,7 @@ import pytest
 from salver.data.channel import Channel
 from salver.data.http.response import InvalidHeader
 from salver.data.replica.asgi import WHOLE_AT_MOST, HTTPExchange, InvalidASGI, build_scope
-from salver.wire.frames import END, Buffer, Frame, Kind
+from salver.wire.frames import END, PIECES, Buffer, Frame, Kind
 from salver.wire.messages import (
     BODY_WINDOW_BYTES,
     STREAM_WINDOW_BYTES,
@@ -41,6 +41,9 @@ class Sent:
     ) -> None:
         assert stream == STREAM
         self.frames.append(Frame(kind, flags, stream, load, meta, bytes(payload)))
+
+    def send_piece(self, stream: int, piece: bytes) -> None:
+        self.send(Kind.DATA, stream, b"", piece, PIECES)
 
     def take(self) -> list[tuple[Kind, bytes, int]]:
         frames, self.frames = self.frames, []
@@ -217,8 +220,25 @@ def test_a_stream_leaves_piece_by_piece() -> None:
         assert sent.take() == [
             (Kind.HEAD, b"", 0),
             (Kind.DATA, b"one", 0),
-            (Kind.DATA, b"two", 0),
+            (Kind.DATA, b"3\r\ntwo\r\n", PIECES),
             (Kind.DATA, b"three", END),
+        ]
+
+    run(test())
+
+
+def test_a_stream_of_a_declared_length_leaves_as_it_is() -> None:
+    async def test() -> None:
+        http, sent = exchange()
+        await http.send(start(headers=[(b"content-length", b"6")]))
+        for body in (b"one", b"two"):
+            await http.send(piece(body, more=True))
+        await http.send(piece())
+        assert sent.take() == [
+            (Kind.HEAD, b"", 0),
+            (Kind.DATA, b"one", 0),
+            (Kind.DATA, b"two", 0),
+            (Kind.DATA, b"", END),
         ]
 
     run(test())

@@ -16,7 +16,7 @@ import pytest
 
 from salver.data.channel import Channel, connect_unix
 from salver.errors import StartupError
-from salver.wire.frames import Frame, Kind, encode_frame
+from salver.wire.frames import END, PIECES, Frame, FrameDecoder, Kind, encode_frame
 from salver.wire.messages import PROTOCOL_VERSION, Hello, encode
 
 from .scene import KEY, Peer, hello, run, turns
@@ -149,6 +149,47 @@ def test_frames_of_one_turn_leave_in_one_write() -> None:
             await turns()
             data = theirs.recv(65536)
             assert data == b"".join(encode_frame(Kind.CREDIT, stream) for stream in range(50))
+
+    run(test())
+
+
+def test_pieces_that_follow_one_another_share_a_frame() -> None:
+    async def test() -> None:
+        peer = Peer()
+        async with accepting(peer) as theirs:
+            assert peer.channel is not None
+            for stream, piece in ((1, b"a"), (1, b"bc"), (2, b"d"), (1, b"e"), (1, b"f")):
+                peer.channel.send_piece(stream, piece)
+            peer.channel.send(Kind.DATA, 1, b"", b"g", END)
+            await turns()
+            peer.channel.send_piece(1, b"h")
+            await turns()
+            assert theirs.recv(65536) == b"".join(
+                (
+                    encode_frame(Kind.DATA, 1, b"", b"abc", PIECES),
+                    encode_frame(Kind.DATA, 2, b"", b"d", PIECES),
+                    encode_frame(Kind.DATA, 1, b"", b"ef", PIECES),
+                    encode_frame(Kind.DATA, 1, b"", b"g", END),
+                    encode_frame(Kind.DATA, 1, b"", b"h", PIECES),
+                )
+            )
+
+    run(test())
+
+
+def test_pieces_without_end_leave_before_the_turn_is_over() -> None:
+    """A generator that never waits must not fill the memory."""
+
+    async def test() -> None:
+        peer = Peer()
+        async with accepting(peer) as theirs:
+            assert peer.channel is not None
+            for number in range(1000):
+                peer.channel.send_piece(1, b"%03d" % number)
+            early = FrameDecoder().feed(theirs.recv(65536))
+            assert len(early) >= 7
+            assert {(frame.kind, frame.stream, frame.flags) for frame in early} == {(Kind.DATA, 1, PIECES)}
+            assert b"".join(frame.payload for frame in early).startswith(b"000001002")
 
     run(test())
 

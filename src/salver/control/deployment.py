@@ -330,7 +330,7 @@ class Deployment:
         return commands
 
     def _reconfigure(self, now: float) -> list[Command]:
-        """Tell those that are constructed what they do not know yet, and have not refused with nothing to return to."""
+        """Tell those that are constructed what they do not know yet, and did not refuse with nothing to return to."""
         spec = self._target[1]
         if self._refused_config and spec is self.spec:
             return []

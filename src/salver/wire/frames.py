@@ -20,6 +20,7 @@ Life of a stream, caller to replica and back::
                     <-  CREDIT             the replica took the request and has read this many body bytes
                     <-  RESPONSE           the whole answer; the end
                     <-  HEAD, DATA ...     a streamed answer; END on the last DATA; the end
+                                           (pieces that were sent in one turn share one, with the flag PIECES)
     CREDIT          ->                     the caller has passed on this many bytes of DATA
                     <-  ERROR              user code raised, or the stream broke; the end
     CANCEL          ->                     nobody waits for the answer any more; the end for the caller
@@ -92,6 +93,9 @@ SHARED = 4
 
 AHEAD = 8
 """Flag on CALL and REQUEST: it may wait at the replica for a slot. On CANCEL: if it waits, give it back with BUSY."""
+
+PIECES = 16
+"""Flag on DATA of an HTTP answer: the payload is one or more pieces, as ``pieces`` writes them."""
 
 MOST_LOAD = 0xFFFF
 """As a frame's load: so many, or more."""

@@ -24,7 +24,7 @@ from salver.data.http.problem import (
 from salver.data.http.response import BODYLESS
 from salver.data.routing.replica_link import ReplicaLink
 from salver.errors import BackPressureError
-from salver.wire.frames import END, Buffer, Frame, Kind
+from salver.wire.frames import END, PIECES, Buffer, Frame, Kind
 from salver.wire.messages import (
     ErrorKind,
     RequestMeta,
@@ -34,6 +34,7 @@ from salver.wire.messages import (
     encode,
     encode_credit,
 )
+from salver.wire.pieces import PIECE, split_pieces
 
 CLIENT_LEFT = 499
 """The status, in logs and metrics only, of a request whose client did not wait for the answer."""
@@ -312,13 +313,16 @@ class RequestExchange:
         self._chunked = self._connection.write_head(self, meta.status, meta.header_block, meta.content_length)
 
     def _data(self, frame: Frame) -> None:
-        payload = frame.payload
-        if self._undelivered >= 0 and not self._headless and not self._within_declared(len(payload), frame.flags):
+        payload, flags = frame.payload, frame.flags
+        if not flags & PIECES:
+            if not self._body_part(payload, flags):
+                return
+        elif self._chunked:
+            self._connection.write_piece(payload)
+            self._event_begun = self._event_stream and not bytes(payload[-6:-2]).endswith(_EVENT_ENDS)
+        elif not all(self._body_part(piece, flags) for piece in split_pieces(payload)):
             return
-        if payload and not self._headless:
-            self._write_piece(payload)
-            self._event_begun = self._event_stream and not bytes(payload[-4:]).endswith(_EVENT_ENDS)
-        if frame.flags & END:
+        if flags & END:
             if self._chunked:
                 self._connection.write_piece(b"0\r\n\r\n")
             self._connection.stream_ended(self)
@@ -328,8 +332,17 @@ class RequestExchange:
         if self._connection.writable:
             self.client_caught_up()
 
+    def _body_part(self, payload: Buffer, flags: int) -> bool:
+        """Pass it on; False if it is more, or at the end less, than the application declared."""
+        if self._undelivered >= 0 and not self._headless and not self._within_declared(len(payload), flags):
+            return False
+        if payload and not self._headless:
+            self._write_piece(payload)
+            self._event_begun = self._event_stream and not bytes(payload[-4:]).endswith(_EVENT_ENDS)
+        return True
+
     def _write_piece(self, payload: Buffer) -> None:
-        self._connection.write_piece(b"%x\r\n%s\r\n" % (len(payload), payload) if self._chunked else payload)
+        self._connection.write_piece(PIECE % (len(payload), payload) if self._chunked else payload)
 
     def _within_declared(self, size: int, flags: int) -> bool:
         """Hold the application to the content-length it declared: else the client would misread what follows."""

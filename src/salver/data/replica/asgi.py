@@ -26,6 +26,7 @@ from salver.wire.messages import (
     encode,
     encode_credit,
 )
+from salver.wire.pieces import PIECE
 
 Message = MutableMapping[str, Any]
 Scope = dict[str, Any]
@@ -84,6 +85,7 @@ class HTTPExchange:
         "_disconnected",
         "_granted",
         "_head",
+        "_in_pieces",
         "_owed",
         "_stream",
         "_wakeup",
@@ -104,6 +106,8 @@ class HTTPExchange:
         self._wakeup: asyncio.Future[None] | None = None
         self._disconnected = False
         self._head: bytes | None = None
+        self._in_pieces = False
+        """The answer's length is not known, so that a client is told that of each piece."""
         self.started = False
         """The response's head has been sent."""
         self.finished = False
@@ -184,8 +188,14 @@ class HTTPExchange:
             body, more = message.get("body", b""), message.get("more_body", False)
             streams = more and self.started and not self.finished
             if streams and self._credit > 0 and 0 < len(body) <= STREAM_WINDOW_BYTES:
-                self._credit -= len(body)  # most messages of a stream: nothing to wait for, nothing to cut
-                self._channel.send(_DATA, self._stream, b"", body)
+                # Most messages of a stream: nothing to wait for, nothing to cut.
+                if self._in_pieces:
+                    piece = PIECE % (len(body), body)
+                    self._credit -= len(piece)
+                    self._channel.send_piece(self._stream, piece)
+                else:
+                    self._credit -= len(body)
+                    self._channel.send(_DATA, self._stream, b"", body)
             else:
                 await self._send_body(body, more=more)
         elif kind == "http.response.start":
@@ -193,6 +203,7 @@ class HTTPExchange:
                 raise InvalidASGI("http.response.start was sent twice")
             status = final_status(message["status"])
             block, declared = encode_header_block(message.get("headers", ()))
+            self._in_pieces = declared is None
             self._head = encode(ResponseMeta(status, block, -1 if declared is None else declared))
         else:
             raise InvalidASGI(f"an ASGI application sent {kind!r}, which means nothing here")

@@ -108,6 +108,10 @@ class Router:
         """Whether at least one replica is connected."""
         return bool(self._choice.links)
 
+    def replica_ids(self) -> list[str]:
+        """The replicas that are connected and not leaving."""
+        return [link.route.replica_id for link in self._choice.links]
+
     @property
     def queued(self) -> int:
         """Requests that have no slot, wherever they wait."""
