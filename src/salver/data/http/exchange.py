@@ -46,6 +46,8 @@ _REQUEST = int(Kind.REQUEST)
 _RESPONSE = int(Kind.RESPONSE)
 _DATA = int(Kind.DATA)
 
+_FAILED = 500  # and above: the application could not do it, whatever was asked
+
 _SHORTEST_S = 0.001  # on the wire 0 means no deadline
 
 
@@ -292,7 +294,7 @@ class RequestExchange:
         if kind == _RESPONSE:
             meta = decode_response(frame.meta)
             self._connection.write_whole(self, meta.status, meta.header_block, frame.payload, meta.content_length)
-            self._ended(meta.status)
+            self._answered(meta.status)
         elif kind == _DATA:
             self._data(frame)
         elif kind == Kind.HEAD:
@@ -326,11 +328,16 @@ class RequestExchange:
             if self._chunked:
                 self._connection.write_piece(b"0\r\n\r\n")
             self._connection.stream_ended(self)
-            self._ended(self._status)
+            self._answered(self._status)
             return
         self._owed += len(payload)
         if self._connection.writable:
             self.client_caught_up()
+
+    def _answered(self, status: int) -> None:
+        if status >= _FAILED and self._link is not None:
+            self._link.failed(self)
+        self._ended(status)
 
     def _body_part(self, payload: Buffer, flags: int) -> bool:
         """Pass it on; False if it is more, or at the end less, than the application declared."""

@@ -13,13 +13,14 @@ from salver.data.channel import Channel, Connect
 from salver.data.routing.pace import Pace
 from salver.data.shared_memory import inode_of
 from salver.wire.frames import AHEAD, END, MOST_LOAD, SHARED, Frame, Kind
-from salver.wire.messages import Hello, decode_models
+from salver.wire.messages import ErrorKind, Hello, decode_error, decode_models
 from salver.wire.snapshot import ReplicaRoute
 
 _REDIAL_FIRST_S = 0.05
 _REDIAL_MOST_S = 1.0
 _RESPONSE = int(Kind.RESPONSE)  # most frames are one of these; on Python 3.11 naming an enum's member costs 60 ns
 _DATA = int(Kind.DATA)
+_ERROR = int(Kind.ERROR)
 _MOST_MODELS_EXPECTED = 1024  # clients choose the ids: what is remembered of them must have a bound
 
 
@@ -95,6 +96,14 @@ class LinkOwner(Protocol):
         """READY came: use the slot, or pass it on."""
         ...
 
+    def link_failed(self, link: ReplicaLink) -> None:
+        """The user's code failed a request there."""
+        ...
+
+    def link_recovered(self, link: ReplicaLink) -> None:
+        """It answered one well after failures."""
+        ...
+
     def pump(self) -> None:
         """A request has ended here: there may be a free slot."""
         ...
@@ -110,6 +119,7 @@ class ReplicaLink:
         "_router",
         "channel",
         "connected",
+        "failures",
         "leaving",
         "models",
         "pace",
@@ -141,6 +151,8 @@ class ReplicaLink:
         self.pace = Pace()
         self.slots = 0
         """The most requests that the replica can have run at a time since it was dialled, as it says itself."""
+        self.failures = 0
+        """Requests in a row that the user's code has failed, as ``outliers`` counts them."""
         self.waiting = False
         """WAIT or BUSY was exchanged: nothing is sent until READY."""
         self.leaving = False
@@ -248,12 +260,18 @@ class ReplicaLink:
     def frame_received(self, channel: Channel, frame: Frame) -> None:
         kind = frame.kind
         self._heard = True
-        if kind == _RESPONSE or (frame.flags & END if kind == _DATA else kind == Kind.ERROR):
+        if kind == _RESPONSE or (frame.flags & END if kind == _DATA else kind == _ERROR):
             exchange = self.streams.pop(frame.stream, None)
+            failures = self.failures
             if exchange is not None:
                 exchange.frame_received(frame)
             if frame.flags & SHARED:
                 channel.send(Kind.RELEASE, 0, inode_of(frame.payload))
+            if kind == _ERROR:
+                if exchange is not None and decode_error(frame.meta).kind == ErrorKind.USER:
+                    self.failed(exchange)
+            elif failures and self.failures == failures:
+                self._router.link_recovered(self)
             self.pace.ended()
             if exchange is not None:
                 self._stream_ended()
@@ -280,6 +298,14 @@ class ReplicaLink:
                 self._router.link_connected(self)
         elif kind == Kind.MODELS:
             self.models = set(decode_models(frame.meta))
+
+    def failed(self, exchange: Exchange) -> None:
+        """The user's code has failed a request; of an HTTP response the exchange itself says so.
+
+        Requests of a model or a session come here because of it, and their failures may well be its own.
+        """
+        if not exchange.model_id and not exchange.session_id:
+            self._router.link_failed(self)
 
     def _busy(self, frame: Frame) -> None:
         self.waiting = True

@@ -27,6 +27,7 @@ from itertools import islice
 
 from salver.data.channel import Connect
 from salver.data.load_board import LoadBoard
+from salver.data.routing.outliers import Outliers
 from salver.data.routing.pinned import PinnedExchange
 from salver.data.routing.replica_choice import ReplicaChoice
 from salver.data.routing.replica_link import Exchange, ReplicaLink
@@ -73,6 +74,7 @@ class Router:
         self._queue: deque[Exchange] = deque()
         self._passed_over = 0
         self._look_timer: asyncio.TimerHandle | None = None
+        self._outliers = Outliers(self._choice.links, self.pump)
 
     # --- the routing table ------------------------------------------------------------------------------
 
@@ -197,7 +199,7 @@ class Router:
         if link.pinned:
             link.start(link.pinned.popleft())
             self._pump_pinned(link)
-        elif self._queue and not link.leaving:
+        elif self._queue and not link.leaving and link not in self._outliers:
             link.start(self._next_for(link))
         elif link.channel is not None:
             link.channel.send(Kind.DECLINE)
@@ -301,8 +303,17 @@ class Router:
         self._pump_pinned(link)
         self.pump()
 
+    def link_failed(self, link: ReplicaLink) -> None:
+        """Its user's code failed a request; what waits there can go elsewhere, should it be left out now."""
+        if link in self._choice.links and self._outliers.failed(link):
+            link.take_back()
+
+    def link_recovered(self, link: ReplicaLink) -> None:
+        self._outliers.recovered(link)
+
     def link_leaving(self, link: ReplicaLink) -> None:
         """The replica drains or left the snapshot: it gets nothing more from us."""
+        self._outliers.forget(link)
         if link in self._choice.links:
             self._choice.links.remove(link)
         if self._links.get(link.route.replica_id) is link:
@@ -320,6 +331,7 @@ class Router:
 
     def link_lost(self, link: ReplicaLink, lost: Sequence[Exchange], not_started: Sequence[Exchange]) -> None:
         """The connection broke. Dial again while the snapshot lists the replica: it may live."""
+        self._outliers.forget(link)
         if link in self._choice.links:
             self._choice.links.remove(link)
         if self._links.get(link.route.replica_id) is link and not link.leaving:
