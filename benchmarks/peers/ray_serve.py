@@ -62,12 +62,14 @@ class RayServeTuned(RayServe):
     title = "Ray Serve, tuned"
     settings = (
         "RAY_SERVE_THROUGHPUT_OPTIMIZED=1, RAY_SERVE_ENABLE_HA_PROXY=1, no dashboard, no access log; replicas end "
-        "1 s after they are told to, not 30 s as by default (each redeploy and each deletion would take that long)"
+        "1 s after they are told to, not 30 s as by default (each redeploy and each deletion would take that long); "
+        "calls between them may carry 64 MiB, not 4"
     )
     variables: Mapping[str, str] = {
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 * 1024 * 1024),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "{folder}/haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": "{folder}/admin.sock",
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "{folder}",

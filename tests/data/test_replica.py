@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from salver.data.channel import Channel
 from salver.data.replica import slots as slots_module
-from salver.wire.frames import Kind
+from salver.wire.frames import Buffer, FrameDecoder, Kind
 
 from .scene import Peer, RunningReplica, Scene, run
 
@@ -31,6 +32,39 @@ def test_slots_are_all_used_and_never_exceeded() -> None:
             assert (gate.running, replica.load) == (3, 3)
             gate.open(3)
             assert {(await peer.frames.get()).kind for _ in range(4)} == {Kind.RESPONSE, Kind.READY}
+
+    run(test())
+
+
+def test_an_answer_leaves_with_the_slot_that_it_frees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads it sees a free slot on the board, and who waits in line has its READY: no queue looks full."""
+    written: list[tuple[list[Kind], int]] = []
+    write = Channel._transport_write
+
+    async def test() -> None:
+        async with Scene() as scene:
+            replica, gate = await scene.gated_replica()
+            peer = await scene.peer(replica)
+
+            def recorded(channel: Channel, data: Buffer) -> None:
+                if channel.sender == "caller":
+                    frames = FrameDecoder().feed(bytes(data))
+                    written.append(([Kind(frame.kind) for frame in frames], replica.load))
+                write(channel, data)
+
+            monkeypatch.setattr(Channel, "_transport_write", recorded)
+            peer.call(1, "echo", "at once")
+            assert await peer.answer(1) == "at once"
+            assert written.pop() == ([Kind.RESPONSE], 0)
+
+            peer.call(1, "work", "slow")
+            await gate.entered.get()
+            peer.call(2, "echo", "waits")
+            await peer.next(Kind.BUSY, 2)
+            gate.open()
+            assert await peer.answer(1) == "slow"
+            await peer.next(Kind.READY)
+            assert written[-1] == ([Kind.RESPONSE, Kind.READY], 0)
 
     run(test())
 
@@ -214,7 +248,7 @@ def test_cancel_frees_the_slot_and_says_nothing(caplog: pytest.LogCaptureFixture
 def test_a_call_cancelled_before_it_began_frees_its_slot() -> None:
     """Both frames come in one read: the task is cancelled before its first step.
 
-    What answers a frame that came alone leaves alone; DECLINE, which says nothing here, is that one.
+    What a caller sends after a frame that came alone leaves alone; DECLINE, which says nothing here, is that one.
     """
 
     async def test() -> None:

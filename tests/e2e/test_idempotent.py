@@ -113,3 +113,37 @@ def _is_replaced(run: SalverRun, dead: int) -> bool:
     replicas = run.status()["applications"]["default"]["deployments"]["short"]["replicas"]
     running = {replica["pid"] for replica in replicas if replica["state"] == "RUNNING"}
     return len(running) == 2 and dead not in running
+
+
+FAILS = """
+import os
+from pathlib import Path
+from salver import serve
+
+@serve.deployment(num_replicas=2, idempotent=True)
+async def fails(request):
+    number = request.query_params["id"]
+    with Path(f"{number}.ran").open("a") as file:
+        file.write(f"{os.getpid()}\\n")
+    if number == POISON:
+        os._exit(1)
+    raise ValueError("not today")
+
+app = fails.bind()
+"""
+
+
+def test_what_user_code_refuses_is_not_tried_again(salver_run: Callable[..., SalverRun]) -> None:
+    """Retries must not multiply the load of a deployment that fails everything."""
+    run = start(salver_run, FAILS.replace("POISON", "None"))
+    answers = [get_later(f"{run.url}?id={number}") for number in range(40)]
+    assert {answer.result(WITHIN_S).status for answer in answers} == {500}
+    assert [len(ran(run, number)) for number in range(40)] == [1] * 40
+
+
+def test_a_request_that_kills_its_replica_kills_three_at_most(salver_run: Callable[..., SalverRun]) -> None:
+    run = start(salver_run, FAILS.replace("POISON", '"0"'))
+    assert get_later(f"{run.url}?id=0").result(WITHIN_S).status == 502
+    killed = ran(run, 0)
+    assert len(killed) == len(set(killed)) == 3
+    assert get_later(f"{run.url}?id=1").result(WITHIN_S).status == 500, "replicas are there again"

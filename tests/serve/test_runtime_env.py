@@ -138,8 +138,8 @@ def test_modules_are_importable_by_their_names_and_what_lies_beside_them_is_not(
     assert imported(code, "tools.name") == "tools"
     assert imported(code, "single.name") == "single"
     assert code.cwd == base.cwd
-    (shared / "single.py").write_text("name = 'edited'")  # used where it is
-    assert imported(code, "single.name") == "edited"
+    (shared / "single.py").write_text("name = 'edited meanwhile'")  # used where it is
+    assert imported(code, "single.name") == "edited meanwhile"
 
 
 def test_a_wheel_is_a_module(base: CodeContext, tmp_path: Path) -> None:

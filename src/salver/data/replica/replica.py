@@ -233,6 +233,7 @@ class Replica:
             requests.call_ended(route, seconds, invocation.exception_type)
             self._models.request_ended(invocation)
             self._ended(invocation)
+            invocation.channel.flush_alone()  # with the slot: whoever reads the answer finds that free
             if frame.kind == _CALL and access_logger.isEnabledFor(logging.DEBUG):
                 outcome = "ERROR" if invocation.exception_type else "OK"
                 access_logger.debug("CALL %s %s %.1fms", decode_call(frame.meta).method, outcome, seconds * 1000)
