@@ -97,13 +97,13 @@ def test_so_it_is_when_many_are_under_way_and_wait() -> None:
             calls = [submit(router, "work", label) for label in range(200)]
             outcomes = await asyncio.gather(*(call.outcome for call in calls), return_exceptions=True)
             failed = sum(isinstance(outcome, RuntimeError) for outcome in outcomes)
-            assert 5 <= failed <= 5 + 2, "what had been started there when it was left out"
+            assert 5 <= failed <= 5 + 32, "and what had been sent ahead and started there when it was left out"
 
     run(test())
 
 
 def test_it_is_tried_again_with_one_request_and_used_when_that_goes_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outliers, "_FIRST_S", 0.02)
+    monkeypatch.setattr(outliers, "_FIRST_S", 0.3)
 
     async def test() -> None:
         async with Scene() as scene:
@@ -112,7 +112,9 @@ def test_it_is_tried_again_with_one_request_and_used_when_that_goes_well(monkeyp
             for _ in range(2):
                 while len(router.replica_ids()) < 2:
                     await asyncio.sleep(0.001)
-                assert await failures(router, range(20)) == ["0"]
+                calls = [submit(router, "work", label) for label in range(20)]
+                outcomes = await asyncio.gather(*(call.outcome for call in calls), return_exceptions=True)
+                assert sum(isinstance(outcome, RuntimeError) for outcome in outcomes) == 1
             FAILS["0"] = never
             while len(router.replica_ids()) < 2:
                 await asyncio.sleep(0.001)

@@ -35,7 +35,7 @@ def wait_for_no_more_than(run: SalverRun, before: dict[str, int], within: float 
     try:
         eventually("the processes hold no more than before", no_growth, within)
     except AssertionError as error:
-        held = {role: [_targets(pid) for pid in run.pids()[role]] for role, more in growth.items() if more > 0}
+        held = {role: [targets_of(pid) for pid in run.pids()[role]] for role, more in growth.items() if more > 0}
         raise AssertionError(f"{error}; growth {growth}; now open: {held}") from None
 
 
@@ -44,7 +44,8 @@ def _held_by(pid: int) -> int:
     return psutil.Process(pid).num_fds() - len(logs)
 
 
-def _targets(pid: int) -> list[str]:
+def targets_of(pid: int) -> list[str]:
+    """What the descriptors of a process lead to; one that is closed while we look is none."""
     found: list[str] = []
     for entry in os.listdir(f"/proc/{pid}/fd"):
         try:

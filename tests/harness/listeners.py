@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from harness.descriptors import targets_of
 
 _TCP_LISTEN = "0A"
 _UNIX_ACCEPTS = 0x10000
@@ -13,8 +14,7 @@ def sockets_of(pids: list[int]) -> set[str]:
     """The inode numbers of all sockets that the processes hold."""
     inodes: set[str] = set()
     for pid in pids:
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            target = os.readlink(entry)
+        for target in targets_of(pid):
             if target.startswith("socket:["):
                 inodes.add(target.removeprefix("socket:[").removesuffix("]"))
     return inodes

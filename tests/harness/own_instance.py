@@ -12,6 +12,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Self
 
+from harness.descriptors import targets_of
 from harness.processes import by_role
 from harness.waiting import eventually
 from salver import serve
@@ -105,15 +106,9 @@ class OwnInstance:
 
 def _kinds(pid: int) -> list[str]:
     """What its descriptors lead to, without what makes each unique: ``socket``, ``memfd``, ``stack``."""
-    kinds: list[str] = []
-    for entry in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            target = os.readlink(f"/proc/{pid}/fd/{entry}")
-        except FileNotFoundError:
-            continue  # closed meanwhile
-        if not target.endswith(".log"):  # opened when there is something to say
-            kinds.append(re.split(r"[-:.]", os.path.basename(target))[0])
-    return kinds
+    # A log file is opened when there is something to say.
+    targets = (target for target in targets_of(pid) if not target.endswith(".log"))
+    return [re.split(r"[-:.]", os.path.basename(target))[0] for target in targets]
 
 
 @contextmanager

@@ -57,6 +57,7 @@ class Outliers:
     def recovered(self, link: ReplicaLink) -> None:
         """It answered well after failures."""
         link.failures = 0
+        link.on_trial = False
         self._recoveries += 1
         self._times.pop(link, None)
 
@@ -67,6 +68,7 @@ class Outliers:
         self._times.pop(link, None)
         self._counted_since.pop(link, None)
         link.failures = 0
+        link.on_trial = False
 
     def _can_do_without(self, link: ReplicaLink) -> bool:
         others = [other for other in self._links if other is not link]
@@ -88,6 +90,7 @@ class Outliers:
         """One more failure, and it is out again."""
         del self._left_out[link]
         link.failures = _IN_A_ROW - 1
+        link.on_trial = True
         self._counted_since[link] = self._recoveries
         self._links.append(link)
         self._let_in()

@@ -64,7 +64,7 @@ class ReplicaChoice:
         for link in self.links:
             sent = len(link.streams)
             ahead = link.pace.ahead
-            if ahead and not link.waiting and sent < fewest and sent < self.capacity + ahead:
+            if ahead and not link.waiting and not link.on_trial and sent < fewest and sent < self.capacity + ahead:
                 best, fewest = link, sent
         return best
 
@@ -77,7 +77,7 @@ class ReplicaChoice:
 
     def has_room(self, link: ReplicaLink) -> bool:
         """Whether this link has a free slot."""
-        if not link.connected or link.waiting or len(link.streams) >= self.capacity:
+        if not link.connected or link.waiting or len(link.streams) >= self.capacity or link.tries_one:
             return False
         return self._cells is None or self._cells[link.slot] < self.capacity
 
@@ -89,7 +89,7 @@ class ReplicaChoice:
         count = len(links)
         for index in range(first, first + count):
             link = links[index if index < count else index - count]
-            if link.waiting:
+            if link.waiting or (link.on_trial and link.streams):
                 continue
             load = len(link.streams)
             if cells is not None and cells[link.slot] > load:

@@ -122,6 +122,7 @@ class ReplicaLink:
         "failures",
         "leaving",
         "models",
+        "on_trial",
         "pace",
         "pinned",
         "route",
@@ -153,6 +154,8 @@ class ReplicaLink:
         """The most requests that the replica can have run at a time since it was dialled, as it says itself."""
         self.failures = 0
         """Requests in a row that the user's code has failed, as ``outliers`` counts them."""
+        self.on_trial = False
+        """It was left out for its failures: it gets one request at a time until it answers one well."""
         self.waiting = False
         """WAIT or BUSY was exchanged: nothing is sent until READY."""
         self.leaving = False
@@ -209,6 +212,11 @@ class ReplicaLink:
         self.unsent.discard(stream)
         if self.streams.pop(stream, None) is not None:
             self._stream_ended()
+
+    @property
+    def tries_one(self) -> bool:
+        """It is on trial, and has its request."""
+        return self.on_trial and bool(self.streams)
 
     def ahead(self) -> list[int]:
         """The streams that cannot have started, in their order.

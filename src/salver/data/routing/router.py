@@ -199,7 +199,7 @@ class Router:
         if link.pinned:
             link.start(link.pinned.popleft())
             self._pump_pinned(link)
-        elif self._queue and not link.leaving and link not in self._outliers:
+        elif self._queue and not link.leaving and link not in self._outliers and not link.tries_one:
             link.start(self._next_for(link))
         elif link.channel is not None:
             link.channel.send(Kind.DECLINE)
@@ -287,7 +287,7 @@ class Router:
         self._tell_of_waiting()
         capacity = self._choice.capacity
         for link in self._choice.links:
-            if not link.waiting and len(link.streams) < capacity:
+            if not link.waiting and len(link.streams) < capacity and not link.tries_one:
                 link.ask_for_slot()
 
     def _refuse_all(self, error: Exception) -> None:
