@@ -6,7 +6,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,12 +80,6 @@ class Results:
     def middle(self, workload: str, peer: str, metric: str) -> float | None:
         """The median over the rounds."""
         return median_of(self.series(workload, peer, metric))
-
-    def keep(self, before: Results, anew: Collection[str]) -> None:
-        """Take over what was measured of all workloads but these, by as many rounds on this machine."""
-        self.machine = before.machine
-        self.versions, self.settings = dict(before.versions), dict(before.settings)
-        self.cells = {name: cells for name, cells in before.cells.items() if name not in anew}
 
     def save(self, path: Path, extra: dict[str, Any]) -> None:
         """Replaces the file in one go: a run that is interrupted leaves a whole one."""

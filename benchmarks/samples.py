@@ -163,7 +163,7 @@ def overload(peer: Peer, size: Size) -> Sample:
     """Ten times what the slots can do, next to the same queue kept full but never overflowing."""
     request = peer.request("overload")
     with peer.serve("overload") as server:
-        # Long enough for answers on any machine: a second try would find the queue full of the first one's requests.
+        # Long enough for an answer: a second try could meet the first one's requests in the queue, and be refused.
         full = run_wrk(server, request, connections=IN_FLIGHT, seconds=max(FULL_AT_LEAST_S, size.seconds))
         rate = OVERLOAD * CAPACITY_PER_S
         run = run_open(server, request, rate=rate, seconds=size.seconds, connections=512)

@@ -142,12 +142,3 @@ def test_a_chart_of_growth_may_have_gaps(tmp_path: Path) -> None:
         timeout=100,
     )
     assert ">It grows</text>" in (tmp_path / "l.svg").read_text()
-
-
-def test_workloads_that_are_not_measured_anew_are_kept() -> None:
-    before, anew = three_rounds(), three_rounds()
-    before.cell("array", "salver").samples[0] = {"gb_per_s": 1.0}
-    anew.cells.clear()
-    anew.keep(before, {"noop"})
-    assert list(anew.cells) == ["composed", "array"]
-    assert anew.series("array", "salver", "gb_per_s") == [1.0, None, None]
