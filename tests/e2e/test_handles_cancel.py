@@ -50,8 +50,8 @@ class Leaf:
         self.watch = watch
 
     async def work(self, name: str) -> None:
-        await self.note(f"{name} began")
         try:
+            await self.note(f"{name} began")  # cancelled, it may be, before it hears that this has been noted
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             await self.note(f"{name} cancelled")
