@@ -66,7 +66,7 @@ on_drain(close_batches_early)
 class _Execution:
     """A batch that is executed; ``calls`` are those of it that were still waited for."""
 
-    __slots__ = ("batch", "calls", "closed", "finished", "started", "suspended", "task")
+    __slots__ = ("batch", "calls", "closed", "execution_s", "left_waiting", "started", "suspended", "task")
 
     def __init__(self, batch: Batch[Call], calls: list[Call], closed: float) -> None:
         self.batch = batch
@@ -75,7 +75,10 @@ class _Execution:
         self.started = closed
         self.suspended: float | None = None
         """When user code first left the loop to others; None when it has not."""
-        self.finished = False
+        self.execution_s: float | None = None
+        """How long user code took for it; None while it has not returned."""
+        self.left_waiting = 0
+        """How many calls waited then."""
         self.task: asyncio.Task[None] | None = None
 
     def first_step_over(self) -> None:
@@ -141,7 +144,8 @@ class BatchQueue:
         if self._turn is None:
             self._turn = self.loop.call_soon(self._look)
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """Whether batches have begun."""
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
@@ -154,6 +158,7 @@ class BatchQueue:
         self._set_alarm(now)
         if self._plan.is_idle:
             self._end()
+        return bool(decision.batches)
 
     def _set_alarm(self, now: float) -> None:
         """An alarm that comes too early is cheaper than setting it anew with every call."""
@@ -204,11 +209,15 @@ class BatchQueue:
             returned = partial(self._returned, execution)
             await run_batch(self._function, execution.calls, returned, isolate_errors=self._code.isolate_errors)
 
-    def _returned(self, execution: _Execution) -> None:
+    async def _returned(self, execution: _Execution) -> None:
         """User code is done with this batch, which has no answers yet."""
         if not execution.blocks_the_loop(monotonic()):
             self._finish(execution)
-            self._look()
+            if self._look():
+                await asyncio.sleep(
+                    0
+                )  # its user code begins; a thread of that gets the interpreter before the next turn
+            self._record(execution)
 
     def _ended(self, execution: _Execution) -> None:
         task = execution.task
@@ -221,24 +230,28 @@ class BatchQueue:
             else:
                 call.answer.fail(error)
         execution.task = None  # it refers to its coroutine, and that to this
-        if not execution.finished:
+        if execution.execution_s is None:
             self._finish(execution)
+            self._record(execution)
         self._look()
 
     def _finish(self, execution: _Execution) -> None:
         """There is room for another batch."""
-        execution.finished = True
+        execution.execution_s = monotonic() - execution.started
+        execution.left_waiting = self._plan.waiting
         self._plan.ended()
+        self._code.pace.record(execution.execution_s)
+
+    def _record(self, execution: _Execution) -> None:
         batch = execution.batch
         record = BatchRecord(
             function_name=self._code.name,
             size=len(execution.calls),
             reason=batch.reason,
             wait_s=execution.closed - execution.calls[0].arrived,
-            execution_s=monotonic() - execution.started,
+            execution_s=execution.execution_s or 0.0,
             utilization=batch.weight / batch.max_batch_size,
-            left_waiting=self._plan.waiting,
+            left_waiting=execution.left_waiting,
         )
-        self._code.pace.record(record.execution_s)
         self._code.history.append(record)
         count_batch(record, self.identity)

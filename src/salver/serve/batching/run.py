@@ -7,7 +7,7 @@ raises is alone: for one poisonous item among n that makes 2·log2(n) more execu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -19,14 +19,14 @@ from salver.serve.batching.call import Call, StreamAnswer
 async def run_batch(
     function: Callable[..., Any],
     calls: Sequence[Call],
-    returned: Callable[[], None] | None = None,
+    returned: Callable[[], Awaitable[None]] | None = None,
     *,
     isolate_errors: bool,
 ) -> None:
     """Await ``function`` with the calls' arguments as lists and answer each of them, with what it raises if it does.
 
     Args:
-        returned: called when the whole batch has succeeded, before it is answered.
+        returned: awaited when the whole batch has succeeded, before it is answered.
 
     Raises:
         asyncio.CancelledError: this task was cancelled; those without an answer still have none.
@@ -45,7 +45,7 @@ async def run_batch(
         return
     else:
         if returned is not None:
-            returned()
+            await returned()
         _answer(calls, results)
         return
     middle = len(calls) // 2
