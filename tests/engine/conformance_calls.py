@@ -12,7 +12,7 @@ import numpy as np
 
 from salver import serve
 from salver.data.context import request_context
-from salver.data.shared_memory import SHARED_FROM_BYTES, SharedPayload, inode_of, load_shared, share
+from salver.data.shared_memory import SHARED_FROM_BYTES, SharedPayload, load_shared, release_of, share
 from salver.engine.interface import Exited
 from salver.serve.metrics import Counter
 from salver.wire.frames import END, SHARED, Kind
@@ -187,7 +187,7 @@ async def large_values_are_shared_and_let_go(world: World) -> None:
             answer = await caller.next(Kind.RESPONSE, stream)
             assert answer.flags & SHARED
             received = load_shared(answer.payload)
-            caller.channel.send(Kind.RELEASE, 0, inode_of(answer.payload))
+            caller.channel.send(Kind.RELEASE, 0, release_of(answer.payload))
             payload.close()
             assert np.array_equal(received, array)
             assert not np.shares_memory(received, array)

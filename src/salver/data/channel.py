@@ -79,7 +79,7 @@ class Channel(asyncio.Protocol):
         self._grown_from = 0
         """Where in ``_out`` the header of that frame is to be."""
         self._unreleased: dict[int, SharedPayload] = {}
-        """Values in shared memory, by inode, that the other side has not opened yet."""
+        """Values in shared memory, by their number, that the other side has not opened yet."""
         self.sender = ""
         self.closed = False
 
@@ -145,7 +145,7 @@ class Channel(asyncio.Protocol):
         if not isinstance(value, SharedPayload):
             self.send(kind, stream, b"", value)
         elif not self.closed:
-            self._unreleased[value.inode] = value
+            self._unreleased[value.number] = value
             self.send(kind, stream, b"", value.data, SHARED)
 
     def value_released(self, frame: Frame) -> None:

@@ -3,50 +3,54 @@
 The sender writes them into a *memfd*, a file that has no name and no file system: it does not need ``/dev/shm``,
 there is nothing to guess, and the kernel frees it when the last descriptor and the last mapping have gone, also after
 ``kill -9`` of either side. It is filled with ``pwrite``, never through a mapping, so that running out of memory is an
-error and not SIGBUS, and then sealed: it can neither shrink nor change, so no reader has to trust anybody.
+error and not SIGBUS, and it is sealed: it cannot shrink under a reader.
 
-The payload of the frame, which has the flag SHARED, is a reference (pid, descriptor, inode, size) and then the pickle
-as usual, in which these buffers are marked as being elsewhere. The receiver opens ``/proc/PID/fd/N``, checks that it
-is the file that was meant, and maps each buffer. What it gives out is read-only: all who read share the same pages.
-(The mapping itself is private and writable, for PyTorch, which has no read-only tensors: writing changes a copy.)
+The payload of the frame, which has the flag SHARED, is a reference (pid, descriptor, inode, number of the content,
+size) and then the pickle as usual, in which these buffers are marked as being elsewhere. The receiver opens
+``/proc/PID/fd/N``, checks that it is the content that was meant, and maps each buffer. What it gives out is
+read-only: all who read share the same pages. (The mapping itself is private and writable, for PyTorch, which has no
+read-only tensors: writing changes a copy.)
 
-Lifetime. The sender keeps the descriptor until the receiver has opened the file:
+Lifetime. The sender keeps the content until the receiver has opened the file:
 
 * arguments: until their call has ended, since it may be sent to several replicas (``data.calls.call``);
 * results and items: until the caller says RELEASE or its channel breaks (``data.channel``). The caller's link says
   it for every such frame, wanted or not (``data.routing.replica_link``). An item is opened when it comes and mapped
   when it is taken; what waits is bounded by the stream's credit, in which the shared bytes count.
 
+Then the file rests, and is written anew when its readers have finished (``data.memory_file``).
+
 A process holds at most 256 of them, and 1 GiB unless it is a single one; what comes on top goes through the socket,
 and so does everything where the kernel refuses. Both ends must be in the same pid namespace, with ``/proc`` mounted.
 
-From which size on: 1 MiB. ``python benchmarks/large_payloads.py``, two cores of a loaded virtual machine, Linux 6.18,
-uint8 arrays, MB/s as argument and as result::
+From which size on: 1 MiB. ``python benchmarks/large_payloads.py``, two cores of a virtual machine, Linux 6.18, uint8
+arrays, MB/s as argument and as result::
 
-    128 KiB   shared   345,   293   socket  816, 825
-    384 KiB   shared   620,   570   socket  540, 400
-    512 KiB   shared   730,   665   socket 1470, 525
-    768 KiB   shared   870,   805   socket  560, 515
-      1 MiB   shared   965,  1000   socket  680, 460
-     10 MB    shared  1155,  1175   socket  725, 610
-     64 MiB   shared  1260,  1230   socket  460, 630
+    128 KiB   shared   375,   495   socket  730, 735
+    256 KiB   shared   700,   835   socket 1125, 1245
+    512 KiB   shared  1565,  1540   socket 2220, 560
+      1 MiB   shared  2630,  2075   socket 1650, 550
+      4 MiB   shared  4165,  3970   socket 2875, 550
+     10 MB    shared  2970,  3540   socket 3025, 585
+     64 MiB   shared  3320,  3235   socket  505, 525
 
-Most of it is the kernel's work on pages: allocating and filling them (10 MB: 4 ms), mapping (1 ms), freeing (2 ms).
-``MAP_POPULATE`` would copy every page of a private writable mapping; ``MADV_POPULATE_READ`` and ``fallocate`` gained
-nothing. Small buffers in the socket stay in the processor's cache.
+With new memory for each payload, 10 MB were 1,250 and 1,265. What is left is copying into the pages and mapping them
+(``MAP_POPULATE`` would copy every page of a private writable mapping; ``MADV_POPULATE_READ`` and ``fallocate`` gained
+nothing). Why results are so much slower through the socket than arguments was not looked into.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import mmap
+import itertools
 import os
 import stat
 import struct
 import threading
 from typing import Any
 
+from salver.data.memory_file import HEADER_BYTES, SEALS, MemoryFile, RestingFiles, read_number, whole_pages
 from salver.data.memory_map import map_privately
 from salver.errors import ProtocolError, SerializationError
 from salver.wire.frames import Buffer
@@ -58,9 +62,8 @@ SHARED_FROM_BYTES = 1024 * 1024
 _MOST_HELD = 256
 _MOST_HELD_BYTES = 1024**3
 
-_REFERENCE = struct.Struct("<iiQQ")
-_INODE = struct.Struct("<Q")
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_REFERENCE = struct.Struct("<iiQQQ")
+_NUMBER = struct.Struct("<Q")
 _HOW = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a descriptor used anew may be a terminal or a pipe
 
 
@@ -72,7 +75,7 @@ class _Held:
     """What this process holds for others, over all threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # finalizers give back, wherever the garbage collector likes to run
         self._count = 0
         self._bytes = 0
 
@@ -91,6 +94,16 @@ class _Held:
 
 
 _held = _Held()
+_resting = RestingFiles()
+_numbers = itertools.count(1)
+
+
+def _leave_to_parent() -> None:
+    _held.__init__()
+    _resting.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class SharedPayload:
@@ -98,27 +111,28 @@ class SharedPayload:
 
     Attributes:
         data: the payload of the frame.
-        inode: identifies the memory among everything that this process holds.
+        number: identifies the content of the memory among all that this process ever shares.
     """
 
-    __slots__ = ("_fd", "_shared", "data", "inode")
+    __slots__ = ("_file", "_shared", "data", "number")
 
-    def __init__(self, fd: int, size: int, pickled: Buffer) -> None:
-        self._fd = fd
+    def __init__(self, file: MemoryFile, number: int, size: int, pickled: Buffer) -> None:
+        self._file: MemoryFile | None = file
         self._shared = size
-        self.inode = os.fstat(fd).st_ino
-        self.data = _REFERENCE.pack(os.getpid(), fd, self.inode, size) + pickled
+        self.number = number
+        self.data = _REFERENCE.pack(os.getpid(), file.fd, file.inode, number, size) + pickled
 
     def __len__(self) -> int:
         """What it weighs for flow control, as ``ReceivedPayload``'s does: all of its bytes, wherever they are."""
         return len(self.data) + self._shared
 
     def close(self) -> None:
-        """Whoever has not opened it will not. May be called twice."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-            _held.give_back(self._shared)
+        """Whoever has not opened it need not. May be called twice."""
+        file, self._file = self._file, None
+        if file is not None:
+            _resting.add(file)
+            if file.is_ours:
+                _held.give_back(self._shared)
 
     def __del__(self) -> None:
         self.close()
@@ -131,32 +145,27 @@ def share(data: bytes, views: list[memoryview]) -> Buffer | SharedPayload:
         SerializationError: it is too large for the socket, and cannot be shared.
     """
     large = [view for view in views if view.nbytes >= SHARED_FROM_BYTES]
-    size = sum(_whole_pages(view.nbytes) for view in large)
+    size = sum(whole_pages(view.nbytes) for view in large)
     if not large or not _held.take(size):
         return join(data, views)
+    number = next(_numbers)
     try:
-        fd = _write(large, size)
+        file = _write(large, size, number)
     except OSError:  # no memfd here, or no memory or descriptor for one: nothing that the caller need know
         _held.give_back(size)
         return join(data, views)
-    return SharedPayload(fd, size, join(data, views, SHARED_FROM_BYTES))
+    return SharedPayload(file, number, size, join(data, views, SHARED_FROM_BYTES))
 
 
-def _write(views: list[memoryview], size: int) -> int:
-    fd = os.memfd_create("salver", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def _write(views: list[memoryview], size: int, number: int) -> MemoryFile:
+    file = _resting.take(size) or MemoryFile(size)
     try:
-        offset = 0
-        for view in views:
-            written = 0
-            while written < view.nbytes:  # one call writes 2 GiB at most
-                written += os.pwrite(fd, view[written:], offset + written)
-            offset += _whole_pages(view.nbytes)
-        os.ftruncate(fd, size)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_SEAL)
+        file.write(views)
+        file.write_number(number)
     except BaseException:
-        os.close(fd)
+        file.close()
         raise
-    return fd
+    return file
 
 
 class ReceivedPayload:
@@ -171,10 +180,10 @@ class ReceivedPayload:
 
     def __init__(self, payload: Buffer) -> None:
         self._fd = -1
-        self._offset = 0
+        self._offset = HEADER_BYTES
         self._payload = payload
         try:
-            pid, fd, inode, self._shared = _REFERENCE.unpack_from(payload)
+            pid, fd, inode, number, self._shared = _REFERENCE.unpack_from(payload)
         except struct.error as error:
             raise SerializationError(f"bad reference to shared memory: {error}") from error
         try:
@@ -183,9 +192,9 @@ class ReceivedPayload:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES):
                 raise SerializationError(f"cannot open the shared memory of process {pid}: {error}") from error
             raise SharedMemoryGone(f"a large value is no longer in the memory of process {pid}: {error}") from error
-        self._check(pid, inode)
+        self._check(pid, inode, number)
 
-    def _check(self, pid: int, inode: int) -> None:
+    def _check(self, pid: int, inode: int, number: int) -> None:
         found = os.fstat(self._fd)
         if not stat.S_ISREG(found.st_mode) or found.st_ino != inode:
             raise SharedMemoryGone(f"a large value is no longer in the memory of process {pid}")
@@ -193,8 +202,10 @@ class ReceivedPayload:
             seals = fcntl.fcntl(self._fd, fcntl.F_GET_SEALS)
         except OSError:
             seals = 0
-        if found.st_size != self._shared or seals & _SEALS != _SEALS:
+        if found.st_size < HEADER_BYTES + self._shared or seals & SEALS != SEALS:
             raise SerializationError(f"the shared memory of process {pid} is not as announced")
+        if read_number(self._fd) != number:
+            raise SharedMemoryGone(f"another large value is now in the memory of process {pid}")
 
     def __len__(self) -> int:
         """As ``SharedPayload``'s."""
@@ -210,8 +221,8 @@ class ReceivedPayload:
     def _take(self, size: int) -> memoryview:
         """The next buffer, read-only, of a mapping of its own: it is freed when this one is no longer used."""
         offset = self._offset
-        self._offset += _whole_pages(size)
-        if not 0 < size <= self._shared - offset:
+        self._offset += whole_pages(size)
+        if not 0 < size <= HEADER_BYTES + self._shared - offset:
             raise ValueError(f"a buffer of {size} bytes at {offset} in shared memory of {self._shared}")
         return memoryview(map_privately(self._fd, offset, size)).toreadonly()
 
@@ -229,17 +240,13 @@ def load_shared(payload: Buffer) -> Any:
     return ReceivedPayload(payload).load()
 
 
-def _whole_pages(size: int) -> int:
-    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-
-
-def inode_of(payload: Buffer) -> bytes:
-    """What a RELEASE says of a SHARED frame's memory: its inode."""
-    return _INODE.pack(_REFERENCE.unpack_from(payload)[2])
+def release_of(payload: Buffer) -> bytes:
+    """What a RELEASE says of a SHARED frame's memory: the number of its content."""
+    return _NUMBER.pack(_REFERENCE.unpack_from(payload)[3])
 
 
 def decode_release(meta: bytes) -> int:
     try:
-        return _INODE.unpack(meta)[0]
+        return _NUMBER.unpack(meta)[0]
     except struct.error as error:
         raise ProtocolError(f"bad release: {error}") from error

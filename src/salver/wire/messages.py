@@ -10,7 +10,7 @@ from msgspec import Struct
 from salver.errors import ProtocolError
 from salver.records import ApplicationSpec, DeploymentSpec
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 STREAM_WINDOW_BYTES = 64 * 1024
 """How much of a streamed response may be under way before the caller grants more."""

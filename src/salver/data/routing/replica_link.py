@@ -11,7 +11,7 @@ from typing import Protocol
 
 from salver.data.channel import Channel, Connect
 from salver.data.routing.pace import Pace
-from salver.data.shared_memory import inode_of
+from salver.data.shared_memory import release_of
 from salver.wire.frames import AHEAD, END, MOST_LOAD, SHARED, Frame, Kind
 from salver.wire.messages import ErrorKind, Hello, decode_error, decode_models
 from salver.wire.snapshot import ReplicaRoute
@@ -274,7 +274,7 @@ class ReplicaLink:
             if exchange is not None:
                 exchange.frame_received(frame)
             if frame.flags & SHARED:
-                channel.send(Kind.RELEASE, 0, inode_of(frame.payload))
+                channel.send(Kind.RELEASE, 0, release_of(frame.payload))
             if kind == _ERROR:
                 if exchange is not None and decode_error(frame.meta).kind == ErrorKind.USER:
                     self.failed(exchange)
@@ -288,7 +288,7 @@ class ReplicaLink:
             if exchange is not None:
                 exchange.frame_received(frame)
             if frame.flags & SHARED:
-                channel.send(Kind.RELEASE, 0, inode_of(frame.payload))
+                channel.send(Kind.RELEASE, 0, release_of(frame.payload))
         elif kind == Kind.BUSY:
             self._busy(frame)
         elif kind == Kind.READY:
