@@ -3,8 +3,8 @@
 Classes of importable modules travel by name, so a replica that starts later, to scale up, after a crash or for a
 rollback, would import what the file holds then: another version under the same name, or half of an edit. So the
 application carries the sources of the user's modules, and they are imported from there. ``__file__`` is the file's
-path, as ever, and tracebacks show the lines that run. Modules that were not loaded when the application was built
-come from disk.
+path, as ever, and tracebacks show the lines that run. Modules that could not be known when the application was built
+(``serve.building.user_modules`` says which can) come from disk.
 """
 
 from __future__ import annotations

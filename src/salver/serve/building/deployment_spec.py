@@ -30,6 +30,7 @@ def deployment_spec(
     deployment: Deployment[Any],
     definition: bytes,
     code: CodeContext,
+    fingerprint: str,
     settings: ApplicationSettings,
 ) -> DeploymentSpec:
     """The record of ``deployment``.
@@ -37,17 +38,21 @@ def deployment_spec(
     Args:
         definition: its class or function and arguments, pickled.
         code: where the application's modules are.
+        fingerprint: of those modules.
 
     Raises:
         ConfigurationError: options that contradict each other, the class or the application (a ``ValueError``).
     """
     _check_user_config(name, deployment)
     options = options_with_room_for_batches(deployment, name)
+    base = settings.base or code
     own_code = _own_code(options, code, settings)
+    if own_code is not None:
+        fingerprint = code_fingerprint(own_code, base)
     resources = resources_of(options)
     return DeploymentSpec(
         id=name,
-        version=_version(definition, options, resources, code_fingerprint(own_code or code)),
+        version=_version(definition, options, resources, fingerprint),
         definition=definition,
         num_replicas=options.target_num_replicas,
         max_ongoing_requests=options.max_ongoing_requests,
@@ -72,7 +77,7 @@ def deployment_spec(
         max_rss_bytes=options.max_rss,
         max_requests=options.max_requests,
         logging=logging_spec(options.logging_config or settings.logging_config),
-        code=None if own_code is None else with_sources(own_code),
+        code=None if own_code is None else with_sources(own_code, base),
     )
 
 

@@ -20,6 +20,7 @@ from salver.serve.building.autoscaling_spec import policy_spec
 from salver.serve.building.code_context import COMPAT_SETUP
 from salver.serve.building.default_runtime_env import under_default_runtime_env
 from salver.serve.building.deployment_spec import deployment_spec
+from salver.serve.building.fingerprint import code_fingerprint
 from salver.serve.building.sources import with_sources
 from salver.serve.deployment import Application, Deployment, constructor_signature
 from salver.serve.handle import DeploymentHandle
@@ -67,15 +68,16 @@ def build_application(
     _check_single_asgi_ingress(name, [node.deployment for node in graph.nodes])
     deployments = _overridden(graph.nodes, settings)
     policy = settings.autoscaling_policy
+    fingerprint = code_fingerprint(code, settings.base)
     return ApplicationSpec(
         name=name,
         route_prefix=route_prefix,
         ingress=ingress.deployment_name,
         deployments=tuple(
-            deployment_spec(node.id, deployments[node.id.name], node.definition, code, settings)
+            deployment_spec(node.id, deployments[node.id.name], node.definition, code, fingerprint, settings)
             for node in graph.nodes
         ),
-        code=with_sources(code),
+        code=with_sources(code, settings.base),
         timeout_status=TIMEOUT_STATUS_OF_RAY if COMPAT_SETUP in code.setup else 0,
         config=settings.config,
         external_scaler=settings.external_scaler_enabled,

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import msgspec
 
 from salver.engine.local.source_finder import Source, pack_sources
 from salver.records import CodeContext
-from salver.serve.building.contents import files_below
-from salver.serve.building.fingerprint import folders_of_its_own, user_sources
+from salver.serve.building.user_modules import user_modules
 
 logger = logging.getLogger("salver.serve")
+
+_NOT_IMPORTED = {"__main__", "__mp_main__"}
 
 MOST_BYTES = 16 * 1024 * 1024
 """Of all sources together; with more, replicas import what is on disk."""
 
 
-def with_sources(code: CodeContext) -> CodeContext:
-    """``code`` with the sources of the user's modules that are loaded here, or that lie in folders of its own."""
-    paths = {name: path for name, path in user_sources(code.cwd) if name not in {"__main__", "__mp_main__"}}
-    for folder in folders_of_its_own(code):
-        for file in files_below(folder, ".py"):
-            paths.setdefault(_module_name(file), os.path.join(folder, file))
+def with_sources(code: CodeContext, base: CodeContext | None = None) -> CodeContext:
+    """``code`` with the sources of the user's modules, as ``user_modules`` finds them."""
+    paths = {name: path for name, path in user_modules(code, base).items() if name not in _NOT_IMPORTED}
     sources: list[Source] = []
     size = 0
     for name, path in paths.items():
@@ -42,9 +39,3 @@ def with_sources(code: CodeContext) -> CodeContext:
         )
         return code
     return msgspec.structs.replace(code, sources=pack_sources(sources))
-
-
-def _module_name(file: str) -> str:
-    """``pkg/mod.py`` is ``pkg.mod``, ``pkg/__init__.py`` is ``pkg``."""
-    name = file.removesuffix(".py").replace("/", ".")
-    return name.removesuffix(".__init__")

@@ -9,8 +9,8 @@ are installed into folders of a cache that are named by a hash of their contents
 What Salver itself has imported (click, cloudpickle, msgspec, pydantic, starlette, uvloop …) is there already in every
 replica, so ``pip`` cannot replace it.
 
-Local folders are used where they are, not copied: replicas that are started later find what is there then. Their
-sources are part of a deployment's version.
+Local folders are used where they are, not copied: of other files than sources, replicas that are started later find
+what is there then. Their sources are part of a deployment's version, and travel with it.
 """
 
 from __future__ import annotations
