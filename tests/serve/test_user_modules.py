@@ -76,6 +76,30 @@ def test_a_package_imports_its_own_parts(project: Project) -> None:
     assert found(code) == {"app", "app.part", "app.more"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def f():\n import late",
+        "def f():\n\tfrom late import x",
+        "def f(): import late",
+        "def f(): x = 1; import late",
+        "if not True: from late import x",
+        "class A:\n  def f(self):\n    try:\n      pass\n    except ValueError:\n      import late",
+        "def f(x):\n match x:\n  case 1:\n   import late",
+        "async def f():\n async with x:\n  pass\n while 1:\n  pass\n else:\n  import late",
+        "def f():\n try:\n  pass\n finally:\n  import \\\n    late",
+        "def f(): \\\n import late",
+        "def f():\r\n import late\r\n",
+    ],
+)
+def test_wherever_an_import_stands(project: Project, text: str) -> None:
+    code = project({"app.py": text, "late.py": ""})
+    assert found(code) == {"app", "late"}
+    del sys.modules["app"]
+    (Path(code.cwd) / "app.py").write_text("def f():\n import between")
+    assert found(project({"between.py": text})) == {"app", "between", "late"}
+
+
 @pytest.mark.parametrize("text", ["def f(:", "x = '\0'", "\xff", "from ....... import x", "from . import *", "("])
 def test_whatever_a_source_holds_is_no_error(project: Project, text: str) -> None:
     code = project({"app.py": "def f():\n    import strange", "strange.py": text})

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import sys
 import sysconfig
 import warnings
@@ -22,6 +23,9 @@ from salver.records import CodeContext
 from salver.serve.building.contents import INSTALLED_FOLDERS, files_below
 
 _MOST_FOLLOWED = 20_000
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+_MAY_COME_LATER = re.compile(rb"(?:^[ \t\f]+|[:;\\][ \t\f]*)(?:\r?\n)?[ \t\f]*(?:from|import)\b", re.MULTILINE)
+"""An import that is not a line of its own at the left margin: in a function, under a condition."""
 
 
 def user_modules(code: CodeContext, base: CodeContext | None = None) -> dict[str, str]:
@@ -86,30 +90,33 @@ def _user_folders(code: CodeContext) -> list[str]:
 
 
 def _follow(modules: dict[str, str], folders: list[str]) -> None:
-    """Add what they import by name from ``folders``, and what that imports."""
+    """Add what they import by name from ``folders``, and what that imports. ``modules`` are loaded."""
     looked_for = set(modules)
-    unread = list(modules.items())
+    unread = [(name, path, True) for name, path in modules.items()]
     while unread and len(modules) < _MOST_FOLLOWED:
-        name, path = unread.pop()
-        for wanted in _imports_of(name, path):
+        name, path, is_loaded = unread.pop()
+        for wanted in _imports_of(name, path, is_loaded):
             if wanted in looked_for:
                 continue
             looked_for.add(wanted)
             found = _source_of(wanted, folders)
             if found is not None:
                 modules[wanted] = found
-                unread.append((wanted, found))
+                unread.append((wanted, found, False))
 
 
-def _imports_of(name: str, path: str) -> Iterator[str]:
-    """Every name in the source at ``path`` that may be a module, and the packages around it."""
+def _imports_of(name: str, path: str, is_loaded: bool) -> Iterator[str]:
+    """Every name in the source at ``path`` that may be a module not loaded yet, and the packages around it."""
     try:
+        text = Path(path).read_bytes()
+        if is_loaded and not _MAY_COME_LATER.search(text):
+            return  # most have loaded all that they import; to parse one takes a millisecond
         with warnings.catch_warnings(action="ignore"):  # those of the compiler are for whoever imports it
-            tree = ast.parse(Path(path).read_bytes())
+            tree = ast.parse(text)
     except (OSError, SyntaxError, ValueError, RecursionError):  # whoever imports it will hear of it
         return
     package = name if path.endswith("/__init__.py") else name.rpartition(".")[0]
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield from _with_packages(alias.name)
@@ -118,6 +125,17 @@ def _imports_of(name: str, path: str) -> Iterator[str]:
             yield from _with_packages(source)
             for alias in node.names:
                 yield f"{source}.{alias.name}" if source else alias.name
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """All of them, without what is in their expressions."""
+    unseen: list[ast.AST] = [tree]
+    while unseen:
+        node = unseen.pop()
+        for field in _BLOCKS:
+            block: list[ast.AST] | ast.AST = getattr(node, field, None) or []
+            unseen += block if isinstance(block, list) else []  # a lambda's body is an expression
+        yield node
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:
