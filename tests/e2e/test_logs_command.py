@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -171,3 +172,37 @@ def test_follow_until_the_instance_ends(run: SalverRun, following: subprocess.Po
     assert following.wait(30) == 0
     assert following.stderr is not None
     assert following.stderr.read() == "The instance has ended.\n"
+
+
+ELSEWHERE = """
+applications:
+  - name: apart
+    route_prefix: /apart
+    import_path: app:app
+    logging_config: {logs_dir: LOGS, enable_access_log: false}
+  - name: usual
+    route_prefix: /usual
+    import_path: app:app
+"""
+
+
+def test_an_application_with_a_folder_of_its_own_and_without_an_access_log(
+    salver_run: Callable[..., SalverRun], tmp_path: Path
+) -> None:
+    own = tmp_path / "own" / "logs"
+    files = {"app.py": APPS, "config.yaml": ELSEWHERE.replace("LOGS", str(own))}
+    run = salver_run("config.yaml", "--port", "0", files=files)
+    for name in ("apart", "usual"):
+        assert get(f"{run.url}{name}?text={name}").status == 200
+
+    def shown(*of: str) -> str:
+        return run.cli("logs", *of).stdout
+
+    eventually(
+        "both are shown", lambda: all(f"child says {name}" in shown() for name in ("apart", "usual")), WITHIN_S
+    )
+    assert len(list(own.glob("replica_*.log"))) == 2
+    assert "ValueError: apart" in shown("apart/Parent")
+    assert shown().count("child says apart") == 1
+    eventually("its line is there", lambda: "application=usual" in shown("--component", "proxy"), WITHIN_S)
+    assert "application=apart" not in shown("--component", "proxy")

@@ -224,7 +224,9 @@ def test_scaling_in_the_middle_of_an_update(instance: OwnInstance) -> None:
             target=serve.run, args=(Versioned.bind("2", constructs_s=0.5),), kwargs={"external_scaler_enabled": True}
         )
         update.start()
-        eventually("the update has begun", lambda: len(instance.pids("replica")) > 2, WITHIN_S)  # else it would undo it
+        eventually(
+            "the update has begun", lambda: len(instance.pids("replica")) > 2, WITHIN_S
+        )  # else it would undo it
         instance.control.scale("default", "Versioned", 4)
         load.wait_for(20)
         update.join(WITHIN_S)

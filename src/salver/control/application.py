@@ -183,7 +183,10 @@ class Application:
         The old one is kept while its ingress serves and the new one does not, unless another application was
         deployed in the meantime with the prefix that this one is giving up.
         """
-        wanted = ApplicationRoute(self.spec.name, self.spec.route_prefix, self.spec.ingress, self.spec.timeout_status)
+        spec = self.spec
+        wanted = ApplicationRoute(
+            spec.name, spec.route_prefix, spec.ingress, spec.timeout_status, access_log=_wants_access_log(spec)
+        )
         current = self.route
         if (
             current is None
@@ -206,3 +209,9 @@ class Application:
         for name, deployment in list(self.deployments.items()):
             if deployment.membership is Membership.REMOVED and not self._fleet.of(DeploymentId(self.spec.name, name)):
                 del self.deployments[name]
+
+
+def _wants_access_log(spec: ApplicationSpec) -> bool:
+    """What the logging of its ingress says: of a request, that is all that the proxy knows."""
+    logging = next((each.logging for each in spec.deployments if each.id.name == spec.ingress), None)
+    return logging is None or logging.enable_access_log

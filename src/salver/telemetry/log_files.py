@@ -120,8 +120,9 @@ def _begin(line: bytes) -> LogRecord | None:
 
 
 def log_files(folder: Path) -> list[Path]:
-    """The files that processes write to now, or wrote to last; not the rotated ones."""
-    return sorted(path for path in folder.glob("*_*.log") if not path.name.startswith("supervisor_output"))
+    """The files that processes write to now, or wrote to last, links followed; not the rotated ones."""
+    paths = (path for path in folder.glob("*_*.log") if not path.name.startswith("supervisor_output"))
+    return sorted({path.resolve() if path.is_symlink() else path for path in paths})
 
 
 def last_records(folder: Path, wanted: Wanted, most: int) -> list[LogRecord]:

@@ -71,9 +71,11 @@ class ProcessLog(logging.Handler):
 
     def _use_file(self, folder: Path | None) -> None:
         path = folder / log_file_name(self._component, self._identity) if folder is not None else None
-        if self.spec.logs_dir and folder is not None:
+        if self.spec.logs_dir and folder is not None and path is not None:
             with suppress(OSError):  # then each write says so
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._folder is not None and folder.resolve() != self._folder.resolve():
+                _link(self._folder / f"{path.stem}.elsewhere.log", path)
         if self._file is not None and path is not None and self._file.name == str(path):
             return
         if self._file is not None:
@@ -187,6 +189,13 @@ def flush_logs() -> None:
             pass  # closed, or nobody reads it
     if _log is not None:
         _log.flush()
+
+
+def _link(name: Path, file: Path) -> None:
+    """``salver logs`` looks in the instance's folder."""
+    with suppress(OSError):
+        name.unlink(missing_ok=True)
+        name.symlink_to(file.absolute())
 
 
 def _same_file(one: int, other: int) -> bool:

@@ -51,12 +51,14 @@ class ApplicationRoute(Struct, frozen=True, array_like=True):
     Attributes:
         route_prefix: None when it is not exposed.
         timeout_status: what a client hears when its deadline has passed; 0 is as the proxy was told.
+        access_log: whether its requests have lines in the access log, where there is one.
     """
 
     name: str
     route_prefix: str | None
     ingress: str
     timeout_status: int = 0
+    access_log: bool = True
 
 
 class Snapshot(Struct, frozen=True, array_like=True):

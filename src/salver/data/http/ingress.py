@@ -60,6 +60,8 @@ class Ingress:
         self._options = options
         self._outside = options.root_path.encode()
         self._mounted: dict[bytes, _Mounted] = {}
+        self._unlogged: frozenset[str] = frozenset()
+        """Applications that want no lines in the access log."""
         self._longest_prefix = 0
         self.debug = options.debug
         self.draining = False
@@ -121,6 +123,8 @@ class Ingress:
         http_answered(exchange.route, head.method, exchange.app, status, seconds)
         access_log = self._access_log
         if access_log is not None and (exchange.app or status != _OK):  # who asks for our health asks every second
+            if exchange.app in self._unlogged:
+                return
             client = exchange.client if access_log.shows_clients else ""
             who = (exchange.request_id, exchange.app, exchange.route, client)
             access_log.ended((now, head.method, head.path, status, seconds, *who))
@@ -152,6 +156,7 @@ class Ingress:
         exposed = [route for route in snapshot.applications if route.route_prefix is not None]
         exposed.sort(key=lambda route: len(route.route_prefix or ""), reverse=True)
         self._mounted = {}
+        self._unlogged = frozenset(route.name for route in exposed if not route.access_log)
         for route in exposed:
             prefix = (route.route_prefix or "").rstrip("/")
             mounted = _Mounted(
