@@ -13,7 +13,7 @@ from harness.http import get
 from harness.instance import SalverRun
 from harness.waiting import eventually
 from salver.controller.client import ControlClient
-from salver.controller.unix_http import exchange
+from salver.controller.http_exchange import exchange
 
 WITHIN_S = 30.0
 

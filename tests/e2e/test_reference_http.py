@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 from harness.http import get, get_later
 from harness.instance import SalverRun
 from harness.waiting import eventually
-from salver.controller.unix_http import exchange
+from salver.controller.http_exchange import exchange
 
 WITHIN_S = 30.0
 

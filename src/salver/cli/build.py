@@ -9,13 +9,17 @@ from pathlib import Path
 import click
 
 from salver.cli.children import in_child
+from salver.cli.flags_of_ray import grpc_flags
+from salver.cli.output import fail
+from salver.cli.sections import SectionedCommand
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("import_paths", metavar="IMPORT_PATH...", nargs=-1, required=True)
 @click.option("-d", "--app-dir", default=".", type=click.Path(exists=True, file_okay=False), help="Where they are.")
 @click.option("-o", "--output-path", metavar="FILE", type=click.Path(dir_okay=False), help="Write it there.")
 @click.option("--compat", is_flag=True, help="Let `import ray` mean Salver even if Ray is installed.")
+@grpc_flags
 def build(import_paths: tuple[str, ...], app_dir: str, output_path: str | None, compat: bool) -> None:
     """\b
     Write a config file for applications: their deployments, with the options that their code sets.
@@ -42,4 +46,7 @@ def _print_config(import_paths: tuple[str, ...], app_dir: str, output_path: str 
     if output_path is None:
         click.echo(text, nl=False)
     else:
-        Path(output_path).write_text(text, encoding="utf-8")
+        try:
+            Path(output_path).write_text(text, encoding="utf-8")
+        except OSError as error:
+            fail(f"{output_path} cannot be written: {error.strerror}", 1)

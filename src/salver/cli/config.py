@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from salver.cli.instance_option import control_of, instance_option
+from salver.cli.instance_option import control_of, control_options
 from salver.cli.output import fail, say
 
 
@@ -12,7 +12,7 @@ from salver.cli.output import fail, say
 @click.option("-n", "--name", metavar="APP", help="Only this application.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of config files, for editors.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one application a line.")
-@instance_option
+@control_options
 def config(name: str | None, schema: bool, as_json: bool, instance: str | None) -> None:
     """\b
     Print the configuration of the applications that run, as YAML.

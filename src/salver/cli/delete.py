@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from salver.cli.instance_option import control_of, instance_option
+from salver.cli.instance_option import control_of, control_options
 from salver.cli.output import confirm, fail, say
 
 _WITHIN_S = 60.0
@@ -13,7 +13,7 @@ _WITHIN_S = 60.0
 @click.command()
 @click.argument("app")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@instance_option
+@control_options
 def delete(app: str, yes: bool, instance: str | None) -> None:
     """\b
     Delete an application: its requests finish, then its replicas end.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from salver.cli.deployment_path import application_or_deployment
-from salver.cli.instance_option import control_of, instance_option
+from salver.cli.instance_option import control_of, control_options
 from salver.cli.output import say
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _WAIT_S = 30.0
 @click.argument("of", metavar="[APP[/DEPLOYMENT]]", type=application_or_deployment, default="")
 @click.option("-f", "--follow", is_flag=True, help="Stay, and print what happens next.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-@instance_option
+@control_options
 def events(of: tuple[str, str], follow: bool, as_json: bool, instance: str | None) -> None:
     """\b
     Show deploys, scale decisions, ends of replicas, with their reasons.

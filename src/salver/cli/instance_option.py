@@ -1,24 +1,84 @@
-"""``--instance NAME``: which of the running instances a command is for."""
+"""``--instance NAME`` and ``--address URL``: which instance a command is for."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from salver.engine.local.instance import find_instance
+from salver.engine.local.instance import Instance, find_instance, running_instances
 
 if TYPE_CHECKING:
     from salver.controller.client import ControlClient
+    from salver.controller.network_address import NetworkAddress
+
+_ADDRESS = "salver.cli.address"
+_TOKEN = "SALVER_TOKEN"  # noqa: S105 - the name of a variable
+THIS_MACHINE = {"", "auto", "local"}
+"""What Ray Serve's users say for the cluster that is there."""
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 instance_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--instance", metavar="NAME", help="Which instance, when several run."
 )
 
 
+def control_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--instance``, and ``--address`` for an instance elsewhere; ``control_of`` knows about both."""
+    address = click.option(
+        "-a",
+        "--address",
+        metavar="URL",
+        expose_value=False,
+        callback=_keep_address,
+        help=f"The control API of an instance elsewhere (--admin-port); its token is taken from ${_TOKEN}.",
+    )
+    return instance_option(address(command))
+
+
+def _keep_address(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is None or value in THIS_MACHINE:
+        return
+    from salver.controller.network_address import network_address  # few are elsewhere
+
+    try:
+        context.meta[_ADDRESS] = network_address(value, os.environ.get(_TOKEN, "").strip())
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from error
+
+
+def chosen_instance(instance: str | None) -> Instance | NetworkAddress:
+    """The one that the options name, or the only one here; one of this user here is asked through its socket.
+
+    Raises:
+        LookupError: there is none, or no token for it.
+    """
+    address: NetworkAddress | None = click.get_current_context().meta.get(_ADDRESS)
+    if address is None:
+        return find_instance(instance)
+    if instance is not None:
+        raise click.UsageError("--instance is for one on this machine, --address for one elsewhere: one of them.")
+    here = _here(address)
+    if here is None and not address.token:
+        raise LookupError(
+            f"The control API at {address} wants a token: set {_TOKEN} to what is in the admin.token of its instance."
+        )
+    return here or address
+
+
+def _here(address: NetworkAddress) -> Instance | None:
+    for instance in running_instances():
+        admin = instance.info().admin
+        if admin is not None and admin.port == address.port and address.host in {admin.host, *_LOOPBACK}:
+            return instance
+    return None
+
+
 def control_of(instance: str | None) -> ControlClient:
-    """The control API of the named instance, or of the only one. Raises LookupError."""
+    """The control API of the instance that the options name. Raises LookupError."""
     from salver.controller.client import ControlClient  # what only waits for a signal does not carry it
 
-    return ControlClient(find_instance(instance).control_socket)
+    chosen = chosen_instance(instance)
+    return ControlClient(chosen.control_socket if isinstance(chosen, Instance) else chosen)

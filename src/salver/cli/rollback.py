@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from salver.cli.instance_option import control_of, instance_option
+from salver.cli.instance_option import control_of, control_options
 from salver.cli.output import say
 
 
 @click.command()
 @click.argument("app")
 @click.option("--wait/--no-wait", default=True, help="Return when it runs or has failed, or at once.")
-@instance_option
+@control_options
 def rollback(app: str, wait: bool, instance: str | None) -> None:
     """\b
     Return an application to the version that ran before its last update.

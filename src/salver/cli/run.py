@@ -8,6 +8,7 @@ from functools import partial
 import click
 
 from salver.cli.application_flags import ApplicationFlags, application_flags
+from salver.cli.flags_of_ray import address_flag
 from salver.cli.following import Hold
 from salver.cli.instance_option import instance_option
 from salver.cli.launching import InstanceFlags, instance_flags, launch_as_told
@@ -25,6 +26,7 @@ from salver.engine.local.service import ServiceManager
 @click.option("--blocking/--non-blocking", default=True, help="Stay and follow, or return when it runs.")
 @click.option("-r", "--reload", is_flag=True, help="Deploy again whenever a source in --app-dir changes.")
 @instance_option
+@address_flag
 def run(
     config_or_import_path: str,
     arguments: tuple[str, ...],

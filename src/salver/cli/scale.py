@@ -5,14 +5,14 @@ from __future__ import annotations
 import click
 
 from salver.cli.deployment_path import deployment_path
-from salver.cli.instance_option import control_of, instance_option
+from salver.cli.instance_option import control_of, control_options
 from salver.cli.output import say
 
 
 @click.command()
 @click.argument("deployment", metavar="APP/DEPLOYMENT", type=deployment_path)
 @click.argument("replicas", metavar="N", type=click.IntRange(0))
-@instance_option
+@control_options
 def scale(deployment: tuple[str, str], replicas: int, instance: str | None) -> None:
     """\b
     Give a deployment N replicas, until it is deployed with another number.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from salver.cli.instance_option import instance_option
+from salver.cli.instance_option import chosen_instance, control_of, control_options
 from salver.cli.output import confirm, fail, say
-from salver.engine.local.instance import find_instance, stop_instance
+from salver.engine.local.instance import Instance, stop_instance
 
 
 @click.command()
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@instance_option
+@control_options
 def shutdown(yes: bool, instance: str | None) -> None:
     """\b
     End an instance: requests finish, then its processes end.
@@ -21,7 +21,12 @@ def shutdown(yes: bool, instance: str | None) -> None:
       salver shutdown
       salver shutdown --instance 8000 --yes
     """
-    found = find_instance(instance)
+    found = chosen_instance(instance)
+    if not isinstance(found, Instance):
+        confirm(f"End the instance at {found} with all its applications?", yes=yes)
+        control_of(instance).shutdown_applications()
+        say(f"The instance at {found} ends.")
+        return
     confirm(f"End instance {found.name} at {found.info().url} with all its applications?", yes=yes)
     if not stop_instance(found.info().pid):
         fail(f"instance '{found.name}' did not end within 60 s", 1)

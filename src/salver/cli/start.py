@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import click
 
+from salver.cli.flags_of_ray import address_flag, grpc_flags, proxy_location_flag
 from salver.cli.following import Hold
 from salver.cli.launching import InstanceFlags, instance_flags, launch_as_told
 from salver.cli.output import say
-from salver.cli.sections import SectionedCommand, SectionedOption
+from salver.cli.sections import SectionedCommand
 from salver.engine.local.instance import Instance
 from salver.engine.local.service import ServiceManager
 
@@ -39,22 +38,6 @@ def _name(_context: click.Context, _parameter: click.Parameter, value: str | Non
     return value
 
 
-def _flag_of_ray(*declarations: str, **attributes: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option(
-        *declarations,
-        cls=SectionedOption,
-        section="Of Ray Serve, without effect here",
-        expose_value=False,
-        callback=_warn,
-        **attributes,
-    )
-
-
-def _warn(_context: click.Context, parameter: click.Parameter, value: object) -> None:
-    if value not in {None, (), "EveryNode", "HeadOnly"}:
-        say(f"Warning: {parameter.opts[0]} has no effect in this version.")
-
-
 @click.command(
     cls=SectionedCommand,
     context_settings={"show_default": True, "token_normalize_func": _our_name},
@@ -62,12 +45,9 @@ def _warn(_context: click.Context, parameter: click.Parameter, value: object) ->
 @click.option("--name", callback=_name, help="Its name, for --instance of other commands; default the port.")
 @click.option("--foreground", is_flag=True, help="Stay, log to this terminal, and end with this command.")
 @instance_flags
-@_flag_of_ray(
-    "--proxy-location", type=click.Choice(["EveryNode", "HeadOnly", "Disabled"]), help="One machine is one node."
-)
-@_flag_of_ray("--grpc-port", type=int, help="There is no gRPC ingress.")
-@_flag_of_ray("--grpc-servicer-functions", multiple=True, help="There is no gRPC ingress.")
-@_flag_of_ray("--grpc-enable-reflection/--grpc-disable-reflection", default=None, help="There is no gRPC ingress.")
+@address_flag
+@proxy_location_flag
+@grpc_flags
 def start(name: str | None, foreground: bool, told: InstanceFlags) -> None:
     """\b
     Start an instance without applications. It lives until `salver shutdown`.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from salver.cli.instance_option import control_of, instance_option
+from salver.cli.instance_option import control_of, control_options
 from salver.cli.output import fail
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _WATCH_EVERY_S = 1.0
 @click.option("-w", "--watch", is_flag=True, help="Stay, and show it again every second; on a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole state as JSON.")
 @click.option("--yaml", "as_yaml", is_flag=True, help="Print it as YAML, as Ray Serve does.")
-@instance_option
+@control_options
 def status(name: str | None, watch: bool, as_json: bool, as_yaml: bool, instance: str | None) -> None:
     """\b
     Show applications, deployments and replicas.

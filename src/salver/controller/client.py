@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from salver.controller.api_records import EventsAnswer, StatusAnswer
+from salver.controller.network_address import NetworkAddress
 from salver.errors import ServeException
 from salver.records import ApplicationSpec, JsonDict
 from salver.views import ApplicationView, Happening
@@ -53,7 +54,7 @@ class Control(Protocol):
 
 
 class ControlClient:
-    """Asks one instance's controller.
+    """Asks one instance's controller, through its Unix socket or, with a token, over TCP.
 
     A request that meets a controller in the moment of its death is sent again to the next, if doing it twice is the
     same as doing it once.
@@ -64,8 +65,8 @@ class ControlClient:
             asked to wait for.
     """
 
-    def __init__(self, control_socket: Path) -> None:
-        self._path = control_socket
+    def __init__(self, where: Path | NetworkAddress) -> None:
+        self._where = where
 
     def deploy(self, spec: ApplicationSpec) -> None:
         self._request("PUT", _application(spec.name), msgspec.msgpack.encode(spec))
@@ -133,12 +134,12 @@ class ControlClient:
             wait_s: how long the controller may wait for something before it answers.
             once: what was sent is not sent again, for it may have been done.
         """
-        from salver.controller.unix_http import exchange  # not before it is needed: most replicas never ask
+        from salver.controller.http_exchange import exchange  # not before it is needed: most replicas never ask
 
         deadline = time.monotonic() + _AWAY_AT_MOST_S
         while True:
             try:
-                status, data = exchange(self._path, method, target, body, wait_s + _ANSWERS_WITHIN_S)
+                status, data = exchange(self._where, method, target, body, wait_s + _ANSWERS_WITHIN_S)
             except FileNotFoundError as error:
                 raise ControlUnreachable("The instance is gone.") from error
             except ConnectionRefusedError as error:
@@ -156,9 +157,11 @@ class ControlClient:
 
     def _wait_for_the_next(self, deadline: float, error: OSError) -> None:
         if time.monotonic() > deadline:
+            if isinstance(self._where, NetworkAddress):
+                raise ControlUnreachable(f"No control API answers at {self._where} ({error}).") from error
             raise ControlUnreachable(
                 f"The controller does not answer ({error}). Requests are served as before. Its log may say why: "
-                f"{self._path.parent}/logs/"
+                f"{self._where.parent}/logs/"
             ) from error
         time.sleep(0.05)
 

@@ -15,8 +15,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from harness.waiting import eventually
 from salver import serve
+from salver.controller.http_exchange import exchange
 from salver.controller.metrics_store import MetricsStore
-from salver.controller.unix_http import exchange
 from salver.serve.deployment import Application
 from salver.serve.handle import DeploymentHandle
 from salver.telemetry.metrics import registry
