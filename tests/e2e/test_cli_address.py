@@ -23,12 +23,10 @@ class Elsewhere:
         self.url = f"http://127.0.0.1:{json.loads((run.folder / 'instance.json').read_bytes())['admin']['port']}"
         self.token = (run.folder / "admin.token").read_text()
 
-    def salver(
-        self, *argv: str, token: str | None = None, cwd: Path | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        env = {**os.environ, "XDG_RUNTIME_DIR": str(new_runtime_folder()), "SALVER_TOKEN": token or ""}
+    def salver(self, *argv: str, token: str = "") -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "XDG_RUNTIME_DIR": str(new_runtime_folder()), "SALVER_TOKEN": token}
         command = command_line(("salver", *argv))
-        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=100, check=False)
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)
 
 
 @pytest.fixture(scope="module")
