@@ -28,6 +28,7 @@ from salver.engine.local.capacity import NOTHING_STATED, StatedCapacity, capacit
 from salver.engine.local.instance import Instance, InstanceInfo, create_instance, instances_root
 from salver.engine.local.log_folder import SUPERVISOR_FILE, prepare_logs
 from salver.engine.local.settings import BACKLOG, InstanceSettings, Listening
+from salver.engine.local.standard_streams import open_standard_streams
 from salver.engine.local.supervisor_start import (
     SupervisorProcess,
     SupervisorStart,
@@ -136,6 +137,7 @@ def launch(
         ConfigurationError: the files for TLS are not in order, the options do not fit to the address, or what is
             stated does not fit to CUDA_VISIBLE_DEVICES.
     """
+    open_standard_streams()
     if listening:
         host = listening[0].getsockname()[0]
     _check(host, options)
