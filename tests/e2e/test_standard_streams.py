@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,8 @@ def test_whose_output_nobody_reads_heals_and_ends(start: Start, reader: str) -> 
         run.kill_one_after_the_other()
         if reader == "leaves":
             eventually("what is lost is counted", lambda: dropped(run) > 0, WITHIN_S)
+        if reader == "stops":
+            fill(write_end)
         everything = run.pids()
         run.process.send_signal(signal.SIGTERM)
         assert run.process.wait(WITHIN_S) == 0
@@ -162,6 +165,18 @@ def test_whose_output_nobody_reads_heals_and_ends(start: Start, reader: str) -> 
         os.close(write_end)
         if reader == "stops":
             os.close(read_end)
+
+
+def fill(pipe: int) -> None:
+    """Leave no room for a single byte."""
+    own = os.open(f"/proc/self/fd/{pipe}", os.O_WRONLY | os.O_NONBLOCK)
+    try:
+        for size in (4096, 1):
+            with suppress(BlockingIOError):
+                while True:
+                    os.write(own, b"x" * size)
+    finally:
+        os.close(own)
 
 
 def dropped(run: Started) -> float:
