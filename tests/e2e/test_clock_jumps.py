@@ -201,6 +201,7 @@ def test_what_is_saved_after_it_is_newer_than_what_was_saved_before(
     kill_the_controller(run)
     flags = ("--instance", run.name, "--name", "other", "--route-prefix", "/other", "--non-blocking")
     other = salver_run("other:app", *flags, beside=run, env=clock.environment)
+    assert other.wait(WITHIN_S) == 0, other.output()
     kill_the_controller(run)
     assert {each.name for each in control(run).status().applications} == {"default", "other"}
     assert get(other.url).body == "other"
