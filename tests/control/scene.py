@@ -79,7 +79,7 @@ class Scene:
             epoch=7,
             new_suffix=lambda: f"r{next(numbers)}",
             jitter=lambda: 1.0,
-            wall_clock_offset=WALL_CLOCK_OFFSET,
+            wall_clock_offset=lambda: WALL_CLOCK_OFFSET,
             capacity=capacity,
         )
         self.notes: list[Happening] = []

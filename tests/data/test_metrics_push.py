@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -99,6 +100,32 @@ def test_everything_is_pushed_after_connecting_and_then_after_changes() -> None:
             push.close()
             push.close()
             assert listener.pushed.empty(), "nothing was new"
+
+    run(test())
+
+
+def test_processes_that_connect_in_one_moment_do_not_push_in_one() -> None:
+    """A hundred, as after a crash of the controller; the first push gives each its place in the second."""
+
+    async def test() -> None:
+        async with listening() as (listener, dial):
+            loop = asyncio.get_running_loop()
+            pushes: list[MetricsPush] = []
+            for _ in range(100):
+                registry = Registry()
+                registry.counter("c").series().inc()
+                pushes.append(MetricsPush(registry))
+            channels = [await dial() for _ in pushes]
+            start = loop.time()
+            for push, channel in zip(pushes, channels, strict=True):
+                push.add(channel)
+            parts: Counter[int] = Counter()
+            for _ in pushes:
+                await listener.pushed.get()
+                parts[int((loop.time() - start) / PUSH_AFTER_S * 5)] += 1
+            assert max(parts.values()) <= 3 * len(pushes) / 5, parts
+            for push in pushes:
+                push.close()
 
     run(test())
 

@@ -245,9 +245,17 @@ def test_a_reader_that_stops_or_leaves_stops_nobody(tmp_path: Path, reader: str)
 
 
 IN_A_NAMESPACE = """
-import os, sys, time, urllib.request
+import json, os, sys, time, urllib.request
 import full
 from salver import serve
+from salver.controller.unix_http import exchange
+from salver.serve.session import current_session
+
+def lost():
+    socket = current_session().instance.control_socket
+    families = json.loads(exchange(socket, "GET", "/api/serve/metrics", None, 30)[1])
+    [dropped] = [each for each in families if each["name"] == "salver_log_dropped_total"] or [{"series": []}]
+    return sum(each["value"] for each in dropped["series"] if "replica_default_Full" in each["tags"]["outlet"])
 
 serve.start(http_options={"port": 0}, logging_config={"logs_dir": "full"})
 serve.run(full.app)
@@ -259,6 +267,8 @@ deadline = time.monotonic() + 30
 while not any("after" in open(each.path).read() for each in os.scandir("full")):
     assert time.monotonic() < deadline
     assert handle.say.remote("after").result(timeout_s=30) == "ok"
+while not lost():
+    assert time.monotonic() < deadline
 print("served")
 """
 

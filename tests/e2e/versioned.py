@@ -53,3 +53,11 @@ class Second:
 
     def __call__(self, request: Any) -> str:
         return self.version
+
+
+@serve.deployment(num_replicas=2, max_ongoing_requests=100)
+class Named:
+    """For handles: says its name at once."""
+
+    def named(self) -> str:
+        return "Named"

@@ -284,6 +284,7 @@ def test_recorded_numbers_are_kept_for_the_look_back_period() -> None:
     assert readings.aggregated("mean") == {"depth": {one: 7.5, two: 4.0}, "rare": {two: 1.0}}
     assert readings.aggregated("max")["depth"][one] == 9.0
     assert readings.aggregated("min")["depth"][one] == 6.0
+    assert [each.timestamp for each in readings.raw(1000.0)["depth"][two]] == [1009.0], "as the wall clock is now"
     readings.keep([two], since_s=100.0)
     assert readings.raw() == {}
 

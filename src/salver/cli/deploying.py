@@ -82,7 +82,10 @@ def say_ready(where: str, instance: Instance, since: int) -> None:
     say(f"Ready in {_age(since):.2f} s · {where}")
     views = ControlClient(instance.control_socket).status().applications
     if views:
-        console(err=True).print(deployments_table(views))
+        terminal = console(err=True)
+        with terminal.capture() as table:
+            terminal.print(deployments_table(views))
+        say(table.get().removesuffix("\n"))
 
 
 def _age(pid: int) -> float:

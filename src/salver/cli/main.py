@@ -9,6 +9,7 @@ import click
 from salver import __version__
 from salver.cli.commands import Commands
 from salver.cli.output import fail
+from salver.engine.local.standard_streams import open_standard_streams
 from salver.errors import ServeException, StartupError
 
 _HELP = """\b
@@ -65,6 +66,7 @@ cli = click.version_option(__version__, prog_name="salver")(
 
 def main() -> None:
     """Entry point. Exit codes: 0 fine, 1 failed, 2 usage, 3 Salver could not start, 130 ended by Ctrl-C."""
+    open_standard_streams()
     try:
         cli(standalone_mode=False)
     except click.exceptions.Exit as done:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import select
 import sys
 from typing import NoReturn
 
 import click
+
+_WAIT_S = 5.0
+"""For whoever reads to go on reading: what is said after that is lost."""
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -15,11 +19,19 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 def say(message: str) -> None:
-    """Talk on stderr. A terminal that is gone is no reason to stop doing what is being done."""
+    """Talk on stderr. A terminal that is gone, or stands still, is no reason to stop doing what is being done."""
     try:
-        click.echo(message, err=True)
+        if not _stands_still():
+            click.echo(message, err=True)
     except OSError:
         pass
+
+
+def _stands_still() -> bool:
+    try:
+        return not select.select([], [sys.stderr], [], _WAIT_S)[1]
+    except (OSError, ValueError):  # gone, as whoever writes will hear; or no file at all
+        return False
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -62,7 +62,8 @@ class Cluster:
         epoch: number of this controller, for its snapshots.
         new_suffix: gives a short suffix for a replica id, such as ``k3f9``; drawn again when it is taken.
         jitter: a number from 0 to 1, for the back-off.
-        wall_clock_offset: wall time minus monotonic time, seconds.
+        wall_clock_offset: gives wall time minus monotonic time, in seconds; asked each time, for the wall clock may
+            be set, and the other one stands still while the machine sleeps.
         capacity: what replicas can reserve.
     """
 
@@ -72,7 +73,7 @@ class Cluster:
         epoch: int,
         new_suffix: Callable[[], str],
         jitter: Callable[[], float],
-        wall_clock_offset: float = 0.0,
+        wall_clock_offset: Callable[[], float] = lambda: 0.0,
         capacity: Capacity,
     ) -> None:
         self._jitter = jitter
@@ -121,7 +122,7 @@ class Cluster:
 
     def views(self, now: float) -> tuple[ApplicationView, ...]:
         """Every application for status, also those being deleted."""
-        offset = self._wall_clock_offset
+        offset = self._wall_clock_offset()
         return tuple(application_view(application, now, offset) for application in self._applications.values())
 
     def snapshot(self) -> Snapshot:
@@ -244,7 +245,7 @@ class Cluster:
             self._notes.of_application("deploy", spec.name, f"deployed, {_described(spec)}")
         else:
             changed = spec != existing.spec or existing.deleting
-            existing.deploy(spec, now + self._wall_clock_offset)
+            existing.deploy(spec, now + self._wall_clock_offset())
             what = f"updated, {_described(spec)}" if changed else "deployed again, unchanged"
             self._notes.of_application("deploy", spec.name, what)
 
@@ -260,13 +261,13 @@ class Cluster:
             return
         if application.another_wants(application.good.route_prefix, self._prefixes_wanted()):
             return  # whoever asked was told so; or somebody took it since then
-        application.roll_back(now + self._wall_clock_offset)
+        application.roll_back(now + self._wall_clock_offset())
         self._notes.of_application("rollback", name, f"rolled back, {_described(application.spec)}")
 
     def _scale(self, event: ScaleDeployment, now: float) -> None:
         deployment = self.deployment(event.deployment)
         if deployment is not None:
-            change = deployment.scaling.set_from_outside(event.num_replicas, now + self._wall_clock_offset)
+            change = deployment.scaling.set_from_outside(event.num_replicas, now + self._wall_clock_offset())
             deployment.scaled(change, automatically=False)
 
     def _set_capacity(self, percent: float | None) -> None:
@@ -287,7 +288,7 @@ class Cluster:
             self._jitter,
             self._notes,
             spec,
-            deployed_at_s=now + self._wall_clock_offset,
+            deployed_at_s=now + self._wall_clock_offset(),
             good=good,
             decided=decided,
             capacity_percent=self._capacity_percent,
@@ -370,7 +371,7 @@ class Cluster:
 
     def _reconcile(self, now: float) -> list[Command]:
         commands: list[Command] = []
-        at_s, prefixes = now + self._wall_clock_offset, self._prefixes_wanted()
+        at_s, prefixes = now + self._wall_clock_offset(), self._prefixes_wanted()
         for name, application in list(self._applications.items()):
             commands += application.reconcile(now, at_s, prefixes)
             if application.gone:

@@ -58,6 +58,7 @@ logger = logging.getLogger("salver.controller")
 
 _SUFFIX_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # none that look like another
 _SAVE_AGAIN_AFTER_S = 5.0
+_CLOCK_WAS_SET_S = 1.0
 _SETTLED = frozenset({"RUNNING", "DEPLOY_FAILED"})
 
 
@@ -85,6 +86,7 @@ class Controller:
         board: LoadBoard | None = None,
         folder: Path | None = None,
     ) -> None:
+        self._wall_clock_ahead = time.time() - time.monotonic()
         self._engine = engine
         self._checkpoint = checkpoint
         self._board = board
@@ -92,7 +94,7 @@ class Controller:
             epoch=epoch,
             new_suffix=_new_suffix,
             jitter=random.random,
-            wall_clock_offset=time.time() - time.monotonic(),
+            wall_clock_offset=self._wall_clock_offset,
             capacity=engine.capacity(),
         )
         self.history = History(None if folder is None else folder / "events.jsonl")
@@ -251,6 +253,13 @@ class Controller:
         """Something that operators want to know of later; whoever waits for a change looks again."""
         self.history.add(happening)
         self._changed.set()
+
+    def _wall_clock_offset(self) -> float:
+        """Wall time minus monotonic time: the same each time, so that times are, until the clock was really set."""
+        ahead = time.time() - time.monotonic()
+        if abs(ahead - self._wall_clock_ahead) > _CLOCK_WAS_SET_S:
+            self._wall_clock_ahead = ahead
+        return self._wall_clock_ahead
 
     # --- events and commands ----------------------------------------------------------------------------
 

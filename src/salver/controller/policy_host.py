@@ -129,7 +129,7 @@ class PolicyHost:
             readings = employed.stats.take()
             if facts and (facts != last or readings or time.monotonic() - asked_at >= ASK_EVERY_S):
                 last, asked_at = facts, time.monotonic()
-                self._report(employed, await process.ask(Ask(facts, readings, time.time())))
+                self._report(employed, await process.ask(Ask(facts, readings, time.time(), asked_at)))
             await asyncio.sleep(LOOK_EVERY_S)
 
     def _recording(self, facts: tuple[Facts, ...]) -> set[str]:

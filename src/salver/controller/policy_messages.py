@@ -2,7 +2,8 @@
 
 Each message is its length, 4 bytes little-endian, and msgpack. The controller begins with ``Policies``, which an
 empty message answers when their modules have been imported, or could not be. Then every ``Ask`` is answered by an
-``Answer``. Times are seconds since 1970.
+``Answer``. Times are seconds since 1970, unless they are said to be monotonic: what has an age must not get another
+one when the wall clock is set. The monotonic clock is the same for all processes of a machine.
 """
 
 from __future__ import annotations
@@ -48,19 +49,20 @@ class Facts(Struct, frozen=True):
 
 
 class Reading(Struct, frozen=True):
-    """What a replica's ``record_autoscaling_stats`` returned."""
+    """What a replica's ``record_autoscaling_stats`` returned; ``monotonic_s`` says when."""
 
     replica_id: str
-    at_s: float
+    monotonic_s: float
     values: dict[str, float]
 
 
 class Ask(Struct, frozen=True):
-    """Decide. ``readings`` are those that have come since the last time."""
+    """Decide. ``readings`` are those that have come since the last time; both clocks say when this is."""
 
     deployments: tuple[Facts, ...]
     readings: tuple[Reading, ...] = ()
     now_s: float = 0.0
+    monotonic_s: float = 0.0
 
 
 class Answer(Struct, frozen=True):

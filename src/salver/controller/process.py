@@ -16,7 +16,7 @@ from salver.engine.local.admin_token import valid_tokens
 from salver.engine.local.client import LocalEngine
 from salver.engine.local.instance import ask_to_end
 from salver.engine.local.pulse import answer
-from salver.engine.local.settings import ControllerStart
+from salver.engine.local.settings import BACKLOG, ControllerStart
 
 
 async def main(start: ControllerStart) -> None:
@@ -45,7 +45,8 @@ async def main(start: ControllerStart) -> None:
     )
     await controller.start()
     declarations.start()
-    publishing = await loop.create_unix_server(controller.publisher.accept, sock=start.listening.routing)
+    routing = start.listening.routing
+    publishing = await loop.create_unix_server(controller.publisher.accept, sock=routing, backlog=BACKLOG)
     api = ControlServer(
         controller,
         instance.info,

@@ -74,5 +74,5 @@ class ReplicaStats:
             return str(error)
         except ReplicaGone:
             return ""
-        self._readings[replica_id] = Reading(replica_id, time.time(), values)
+        self._readings[replica_id] = Reading(replica_id, time.monotonic(), values)
         return ""

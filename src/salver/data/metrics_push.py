@@ -1,7 +1,8 @@
 """Sends this process's metrics to the controller: everything at once, at most once a second, only after a change.
 
 Values are cumulative, so nothing is ever acknowledged or sent again: the next snapshot says it all. A controller that
-comes later (the first, or the next one after a crash) gets everything there is, a second after it has connected.
+comes later (the first, or the next one after a crash) gets everything there is within a second: each process waits
+for a part of it, by chance, for all of them connect in one moment and would push together from then on.
 
 Nothing runs between a push and the next change. The first change starts a timer of one second, and what changes
 meanwhile goes with it. A controller that does not read keeps what it has in its socket: while that is so nothing is
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import secrets
 
 import msgspec
@@ -43,7 +45,7 @@ class MetricsPush:
             self._loop = asyncio.get_running_loop()
             self._registry.listen(self._changed)
         self._channels.append(channel)
-        self._push_later()
+        self._push_later(PUSH_AFTER_S * random.random())  # noqa: S311 - to spread, not to hide
 
     def close(self) -> None:
         """Push what is new, and no more after that. May be called twice."""
@@ -65,9 +67,9 @@ class MetricsPush:
         except RuntimeError:
             pass  # a user's thread counts on while its process ends
 
-    def _push_later(self) -> None:
+    def _push_later(self, delay_s: float = PUSH_AFTER_S) -> None:
         if self._timer is None and self._loop is not None:
-            self._timer = self._loop.call_later(PUSH_AFTER_S, self._push)
+            self._timer = self._loop.call_later(delay_s, self._push)
 
     def _push(self) -> None:
         if self._timer is not None:

@@ -19,6 +19,9 @@ from salver.wire.snapshot import DeploymentRoute, Snapshot, decode_snapshot
 
 _RECONNECT_FIRST_S = 0.02
 _RECONNECT_MOST_S = 0.5
+_SPREAD_S = 0.25
+"""All callers lose their controller in the same moment: each waits for a part of this before it dials the next."""
+
 _ANSWER_WITHIN_S = 5.0
 
 
@@ -209,6 +212,7 @@ class Caller:
                 delay = min(delay * 2, _RECONNECT_MOST_S)
             else:
                 delay = _RECONNECT_FIRST_S
+                await asyncio.sleep(_SPREAD_S * random.random())  # noqa: S311 - jitter
 
     # --- Receiver ---------------------------------------------------------------------------------------
 

@@ -27,7 +27,8 @@ from salver.engine.local.admin_token import create_token
 from salver.engine.local.capacity import NOTHING_STATED, StatedCapacity, capacity_of_this_machine
 from salver.engine.local.instance import Instance, InstanceInfo, create_instance, instances_root
 from salver.engine.local.log_folder import SUPERVISOR_FILE, prepare_logs
-from salver.engine.local.settings import InstanceSettings, Listening
+from salver.engine.local.settings import BACKLOG, InstanceSettings, Listening
+from salver.engine.local.standard_streams import open_standard_streams
 from salver.engine.local.supervisor_start import (
     SupervisorProcess,
     SupervisorStart,
@@ -37,8 +38,6 @@ from salver.engine.local.supervisor_start import (
 from salver.errors import ConfigurationError, StartupError
 from salver.records import LoggingSpec
 from salver.telemetry.log_lines import DEFAULT_LOGGING
-
-_BACKLOG = 2048
 
 
 class LaunchedInstance:
@@ -138,6 +137,7 @@ def launch(
         ConfigurationError: the files for TLS are not in order, the options do not fit to the address, or what is
             stated does not fit to CUDA_VISIBLE_DEVICES.
     """
+    open_standard_streams()
     if listening:
         host = listening[0].getsockname()[0]
     _check(host, options)
@@ -249,7 +249,7 @@ def _listen(host: str, port: int, flag: str = "--port") -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        listening.listen(_BACKLOG)
+        listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
         raise StartupError(_why_not_bound(host, port, error, flag)) from error
@@ -288,7 +288,7 @@ def _listen_unix(path: Path) -> socket.socket:
         advice = "set XDG_RUNTIME_DIR to a folder with a shorter path"
         raise StartupError(f"cannot make the socket {path} ({error}): {advice}") from error
     path.chmod(0o600)
-    listening.listen(_BACKLOG)
+    listening.listen(BACKLOG)
     return listening
 
 

@@ -14,6 +14,7 @@ from salver.engine.local.children import Child, Children
 from salver.engine.local.client import stack_file
 from salver.engine.local.instance import Instance
 from salver.engine.local.roles import run_replica
+from salver.engine.local.settings import BACKLOG
 
 _CRASHES = frozenset(f"killed by SIG{name}" for name in ("SEGV", "ABRT", "BUS", "FPE", "ILL"))
 _STACK_CHARACTERS = 8000
@@ -73,7 +74,7 @@ class ReplicaChildren:
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(str(path))
             path.chmod(0o600)
-            listening.listen(256)
+            listening.listen(BACKLOG)
             child = self._children.fork(
                 "replica",
                 f"salver: replica {process.replica_id}",

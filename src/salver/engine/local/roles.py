@@ -35,7 +35,7 @@ from salver.engine.local.instance import Instance
 from salver.engine.local.log_folder import logging_of
 from salver.engine.local.pulse import answer
 from salver.engine.local.reservation import announce_reservation
-from salver.engine.local.settings import ControllerStart
+from salver.engine.local.settings import BACKLOG, ControllerStart
 from salver.engine.local.source_finder import import_from
 from salver.errors import ConfigurationError, StartupError
 from salver.records import CodeContext, LoggingSpec
@@ -124,7 +124,7 @@ async def _replica(
         hello=Hello(PROTOCOL_VERSION, key, process.replica_id),
         board=board,
     )
-    server = await asyncio.get_running_loop().create_unix_server(replica.accept, sock=listening)
+    server = await asyncio.get_running_loop().create_unix_server(replica.accept, sock=listening, backlog=BACKLOG)
     control = ControlThread(board, process.slot, process.deployment.name)
     told_to_drain = asyncio.create_task(_told_to_end(replica, control))
     drained = asyncio.create_task(replica.drained.wait())

@@ -12,6 +12,9 @@ from salver.data.http.options import DEFAULT_PROXY_OPTIONS, ProxyOptions
 from salver.engine.local.instance import Instance
 from salver.records import Capacity
 
+BACKLOG = 2048
+"""Connections that may wait to be accepted. Who accepts must say it again: asyncio by itself tells the kernel 100."""
+
 
 class InstanceSettings(Struct, frozen=True):
     """Decided by the launcher, which knows what the user said; the supervisor keeps it.

@@ -85,7 +85,7 @@ class Supervisor:
         )
         self._pulses: dict[Child, Pulse] = {}
         self._restarts: dict[tuple[str, int], Restart] = {}
-        self._epoch = 0
+        self._epoch = 0  # counts, as saved states do: a clock that is set back would make new ones old
         self._stopping: str | None = None
 
     def run(self) -> None:
@@ -132,8 +132,8 @@ class Supervisor:
 
     def _start_controller(self) -> None:
         self._epoch += 1
-        epoch = time.time_ns() // 1_000_000_000 * 1000 + self._epoch
-        instance, key, capacity, listening = self._instance, self._key, self._settings.capacity, self._listening
+        epoch, instance, key = self._epoch, self._instance, self._key
+        capacity, listening = self._settings.capacity, self._listening
         with self._link.open() as link:
             self._fork(
                 "controller",

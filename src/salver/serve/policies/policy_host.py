@@ -51,7 +51,7 @@ class PolicyDesk:
     def answer(self, ask: Ask) -> Answer:
         """Ask the policies."""
         self._note_readings(ask)
-        contexts = {facts.id: self._context(facts, ask.now_s) for facts in ask.deployments}
+        contexts = {facts.id: self._context(facts, ask) for facts in ask.deployments}
         return self._ask_application(contexts) if self._application is not None else self._ask_each(contexts)
 
     def _ask_application(self, contexts: dict[DeploymentId, AutoscalingContext]) -> Answer:
@@ -81,10 +81,10 @@ class PolicyDesk:
             if owner is not None:
                 self._readings.setdefault(owner, Readings()).add(_replica_id(reading.replica_id, owner), reading)
 
-    def _context(self, facts: Facts, now_s: float) -> AutoscalingContext:
+    def _context(self, facts: Facts, ask: Ask) -> AutoscalingContext:
         running = [_replica_id(replica_id, facts.id) for replica_id in facts.running]
         readings = self._readings.setdefault(facts.id, Readings())
-        readings.keep(running, now_s - facts.settings.look_back_period_s)
+        readings.keep(running, ask.monotonic_s - facts.settings.look_back_period_s)
         return AutoscalingContext(
             deployment_id=facts.id,
             deployment_name=facts.id.name,
@@ -96,13 +96,13 @@ class PolicyDesk:
             total_queued_requests=facts.queued,
             total_running_requests=facts.ongoing,
             aggregated_metrics=readings.aggregated(facts.settings.aggregation),
-            raw_metrics=readings.raw(),
+            raw_metrics=readings.raw(ask.now_s - ask.monotonic_s),
             capacity_adjusted_min_replicas=facts.low,
             capacity_adjusted_max_replicas=facts.high,
             policy_state=self._states.get(facts.id, {}),
             last_scale_up_time=facts.scaled_up_at_s,
             last_scale_down_time=facts.scaled_down_at_s,
-            current_time=now_s,
+            current_time=ask.now_s,
             config=config_of(facts.settings),
         )
 

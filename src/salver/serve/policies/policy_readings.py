@@ -1,4 +1,7 @@
-"""What replicas' ``record_autoscaling_stats`` have returned during the look-back period, as policies see it."""
+"""What replicas' ``record_autoscaling_stats`` have returned during the look-back period, as policies see it.
+
+They are kept with monotonic times, so that a wall clock that is set makes none of them old, or young for ever.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,10 @@ class Readings:
         """A replica has answered."""
         names = self._values.setdefault(replica, {})
         for name, value in reading.values.items():
-            names.setdefault(name, deque(maxlen=_MOST_VALUES)).append(TimeStampedValue(reading.at_s, value))
+            names.setdefault(name, deque(maxlen=_MOST_VALUES)).append(TimeStampedValue(reading.monotonic_s, value))
 
     def keep(self, replicas: Iterable[ReplicaID], since_s: float) -> None:
-        """Forget other replicas, and what is older than this."""
+        """Forget other replicas, and what is older than this monotonic time."""
         kept = set(replicas)
         self._values = {replica: names for replica, names in self._values.items() if replica in kept}
         for names in self._values.values():
@@ -39,12 +42,13 @@ class Readings:
                 if not values:
                     del names[name]
 
-    def raw(self) -> RawMetrics:
-        """Every value, by name and replica, oldest first."""
+    def raw(self, wall_clock_offset: float = 0.0) -> RawMetrics:
+        """Every value, by name and replica, oldest first; wall time minus monotonic time is added to its time."""
         raw: RawMetrics = {}
         for replica, names in self._values.items():
             for name, values in names.items():
-                raw.setdefault(name, {})[replica] = list(values)
+                at = raw.setdefault(name, {})
+                at[replica] = [TimeStampedValue(each.timestamp + wall_clock_offset, each.value) for each in values]
         return raw
 
     def aggregated(self, how: str) -> dict[str, dict[ReplicaID, float]]:
