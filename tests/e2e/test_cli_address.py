@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 
 import pytest
 
@@ -30,7 +30,7 @@ class Elsewhere:
 
 
 @pytest.fixture(scope="module")
-def run(module_run: Callable[..., SalverRun]) -> Generator[SalverRun]:
+def run(module_run: Callable[..., SalverRun]) -> SalverRun:
     return module_run("worker:app", "--admin-port", "0", files={"worker.py": WORKER.replace("REPLICAS", "1")})
 
 
