@@ -248,7 +248,7 @@ IN_A_NAMESPACE = """
 import json, os, sys, time, urllib.request
 import full
 from salver import serve
-from salver.controller.unix_http import exchange
+from salver.controller.http_exchange import exchange
 from salver.serve.session import current_session
 
 def lost():

@@ -21,7 +21,7 @@ from harness.processes import by_role, descendants, living
 from harness.waiting import eventually
 from harness.worker import WORKER
 from salver.controller.client import ControlClient
-from salver.controller.unix_http import exchange
+from salver.controller.http_exchange import exchange
 from salver.views import ApplicationView
 
 WITHIN_S = 60.0
