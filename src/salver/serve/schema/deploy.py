@@ -14,7 +14,6 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from salver.errors import ConfigurationError
-from salver.records import JsonDict
 from salver.serve.building.graph import check_app_name, check_route_prefix
 from salver.serve.building.import_path import check_import_path
 from salver.serve.config import (
@@ -26,7 +25,7 @@ from salver.serve.config import (
     TracingConfig,
     gRPCOptions,
 )
-from salver.serve.options import DeploymentKwargs, DeploymentOptions, RayActorOptions
+from salver.serve.options import DeploymentKwargs, DeploymentOptions, RayActorOptions, RightRuntimeEnv
 from salver.serve.validation import Allowed, Flag, JsonObject, Number, Options, OptionsError, Port, Problem, Text
 
 RayActorOptionsSchema = RayActorOptions
@@ -79,13 +78,6 @@ def _check(check: Any) -> AfterValidator:
     return AfterValidator(checked)
 
 
-def _check_runtime_env(env: JsonDict) -> None:
-    if env:
-        from salver.serve.runtime_env import check_runtime_env  # few files have one
-
-        check_runtime_env(env)
-
-
 _MAY_BE_NULL = frozenset({"runtime_env", "args", "deployments", "http_options", "grpc_options", "proxy_location"})
 
 
@@ -122,7 +114,7 @@ class ServeApplicationSchema(_Section):
         "/"
     )
     import_path: Annotated[str, Allowed("an import path 'module:attribute'"), _check(check_import_path)]
-    runtime_env: Annotated[JsonObject, _check(_check_runtime_env)] = Field(default_factory=dict[str, Any])
+    runtime_env: Annotated[JsonObject, RightRuntimeEnv] = Field(default_factory=dict[str, Any])
     host: Text = "127.0.0.1"
     port: Port = 8000
     deployments: list[DeploymentSchema] = Field(default_factory=list[DeploymentSchema])
