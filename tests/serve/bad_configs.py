@@ -140,8 +140,8 @@ BAD: list[tuple[str, str]] = [
     (
         in_app("runtime_env: {conda: x}"),
         (
-            "f:3:17: applications[0].runtime_env.conda: is not supported by Salver: list the packages in 'pip', or start"
-            " Salver in the conda environment"
+            "f:3:17: applications[0].runtime_env.conda: is not supported by Salver: list the packages in 'pip',"
+            " or start Salver in the conda environment"
         ),
     ),
     (

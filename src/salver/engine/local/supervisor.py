@@ -133,12 +133,12 @@ class Supervisor:
     def _start_controller(self) -> None:
         self._epoch += 1
         epoch = time.time_ns() // 1_000_000_000 * 1000 + self._epoch
-        instance, key, capacity, listening = self._instance, self._key, self._settings.capacity, self._listening
+        instance, key, settings, listening = self._instance, self._key, self._settings, self._listening
         with self._link.open() as link:
             self._fork(
                 "controller",
                 lambda pulse: self._run_controller(
-                    ControllerStart(instance, key, epoch, link, pulse, listening, capacity)
+                    ControllerStart(instance, key, epoch, link, pulse, listening, settings)
                 ),
                 keep=[listening.control, listening.routing, *listening.admin],
             )
