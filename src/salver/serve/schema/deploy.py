@@ -203,10 +203,8 @@ def _repeated(values: JsonDict, group: str, key: str, default: str | None) -> It
     first: dict[str, int] = {}
     entries = values.get(group)
     for place, entry in enumerate(cast("list[object]", entries) if isinstance(entries, list) else ()):
-        if isinstance(entry, dict):
-            value = cast("JsonDict", entry).get(key, default)
-        else:
-            value = getattr(entry, key, None)  # code may give a model instead
+        of_file = isinstance(entry, dict)  # code may give a model instead
+        value = cast("JsonDict", entry).get(key, default) if of_file else getattr(entry, key, None)
         if isinstance(value, str) and first.setdefault(value, place) != place:
             rule = f"={value!r}: must be different from that of {group}[{first[value]}]"
             yield Problem((group, place, key), rule)
