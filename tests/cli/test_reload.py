@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from harness.http import get
 from harness.instance import SalverRun
 from harness.processes import is_alive, title
-from harness.waiting import eventually
+from harness.waiting import eventually, let_pass
 
 WITHIN_S = 60.0
 Run = Callable[..., SalverRun]
@@ -74,6 +76,21 @@ def test_what_is_no_source_restarts_nothing(salver_run: Run, tmp_path: Path) -> 
     eventually("it has been deployed again", lambda: run.output().count("Ready in") == 2, WITHIN_S)
     assert "data.csv" not in run.output()
     assert run.pids()["replica"] == replicas, "the content is the same: nothing restarts"
+
+
+def test_ready_counts_from_the_change(salver_run: Run, tmp_path: Path) -> None:
+    run = salver_run("hello:app", "--port", "0", "--reload", files={"hello.py": source("first")})
+    run.wait_for_output(r"Ready in [\d.]+ s", WITHIN_S)
+    let_pass(3.0)  # what must not be counted
+    before = time.monotonic()
+    (tmp_path / "hello.py").write_text(source("second"))
+    eventually("it has been deployed again", lambda: len(ready_after(run)) == 2, WITHIN_S)
+    took = time.monotonic() - before
+    assert ready_after(run)[1] <= took + 0.01, "the line shows hundredths"
+
+
+def ready_after(run: SalverRun) -> list[float]:
+    return [float(seconds) for seconds in re.findall(r"Ready in ([\d.]+) s", run.output())]
 
 
 def test_a_first_version_that_is_broken_waits_for_an_edit(salver_run: Run, tmp_path: Path) -> None:

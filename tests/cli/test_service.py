@@ -38,6 +38,29 @@ app = Sleeper.bind()
 """
 
 
+SLOW_START = """
+import time
+from salver import serve
+
+@serve.deployment
+class Slow:
+    def __init__(self):
+        time.sleep(1)
+
+    def __call__(self, request):
+        return "slow, but there"
+
+app = Slow.bind()
+"""
+CONFIG = """
+applications:
+- import_path: slow:app
+- name: shop
+  route_prefix: /shop
+  import_path: slow:app
+"""
+
+
 class Manager:
     """The other end of NOTIFY_SOCKET."""
 
@@ -192,6 +215,33 @@ def test_it_serves_on_the_socket_that_it_was_passed(activate: Callable[..., Acti
     assert "--host and --port have no effect" in activated.said.read_text()
     with socket.create_connection(listening.getsockname()):
         pass  # the manager's own socket still listens: clients wait for the next start
+
+
+@pytest.mark.parametrize("what", ["slow.yaml", "slow:app"])
+def test_clients_that_came_before_it_started_wait_for_the_application(
+    activate: Callable[..., Activated], tmp_path: Path, what: str
+) -> None:
+    (tmp_path / "slow.py").write_text(SLOW_START)
+    (tmp_path / "slow.yaml").write_text(CONFIG)
+    listening = socket.create_server(("127.0.0.1", 0), backlog=64)
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    early = [get_later(f"{url}/{'shop/x' if number % 2 else ''}", timeout=90) for number in range(20)]
+    activated = activate(listening, "run", what)
+    answers = {(each.result(90).status, each.result().body) for each in early}
+    assert answers == {(200, "slow, but there")}
+    eventually("it says so", lambda: "Ready in" in activated.said.read_text(), 60)
+    assert get(f"{url}/-/routes").status == 200
+    activated.process.terminate()
+    assert activated.process.wait(WITHIN_S) == 0
+
+
+def test_where_nothing_is_to_run_nobody_waits(activate: Callable[..., Activated]) -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+    early = get_later(f"http://127.0.0.1:{listening.getsockname()[1]}/", timeout=90)
+    activated = activate(listening, "start", "--foreground")
+    assert early.result(90).status == 404
+    activated.process.terminate()
+    assert activated.process.wait(WITHIN_S) == 0
 
 
 def test_the_control_api_has_a_socket_of_its_own(activate: Callable[..., Activated]) -> None:

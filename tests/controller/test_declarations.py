@@ -69,6 +69,7 @@ class Instance:
         self.deleted: list[str] = []
         self.capacities: list[float | None] = []
         self.told: list[Happening] = []
+        self.to_come: list[tuple[str, ...]] = []
         self.changed = asyncio.Event()
 
     def deploy(self, spec: ApplicationSpec) -> None:
@@ -95,6 +96,7 @@ class Instance:
             declared=lambda: {s.name: s.route_prefix for s in self.specs.values() if s.config is not None},
             set_capacity=self.capacities.append,
             tell=self.tell,
+            still_to_come=self.to_come.append,
             code=self.code,
         )
 
@@ -160,6 +162,7 @@ def test_what_is_declared_is_built_and_deployed(instance: Instance, capfd: pytes
     assert instance.specs["a"].route_prefix == "/a"
     assert instance.specs["a"].code.cwd == str(instance.folder)
     assert instance.capacities == [50]
+    assert (instance.to_come[0], instance.to_come[-1]) == (("/a", "/b"), ())
     assert "config accepted: a, b" in [each.message for each in instance.told]
     captured = capfd.readouterr()
     assert "words on standard output" not in captured.out
@@ -251,6 +254,7 @@ def test_an_application_that_cannot_be_built_says_why_and_others_are(
 
     run(test())
     assert instance.deployed == ["good"]
+    assert instance.to_come[-1] == (), "nobody waits for what has failed"
 
 
 def test_a_declaration_is_all_that_is_wanted_of_files(instance: Instance) -> None:

@@ -29,11 +29,17 @@ class ProxyScene:
     """What ``serving`` gives.
 
     Attributes:
+        publisher: what the proxy hears routing tables from.
+        table: the one that it has in the beginning: the replica's application at ``/``.
         trust: a TLS context for clients, None for plain HTTP.
     """
 
-    def __init__(self, proxy: Proxy, port: int, trust: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, proxy: Proxy, publisher: Publisher, table: Snapshot, port: int, trust: ssl.SSLContext | None
+    ) -> None:
         self.proxy = proxy
+        self.publisher = publisher
+        self.table = table
         self.port = port
         self.trust = trust
 
@@ -145,11 +151,9 @@ async def serving(target: object, limits: HTTPLimits, *, tls: bool = False) -> A
         publisher = Publisher(KEY)
         path = str(scene.folder / "routing.sock")
         routing = await asyncio.get_running_loop().create_unix_server(publisher.accept, path)
-        publisher.publish(
-            Snapshot(
-                1, 1, (ApplicationRoute("app", "/", "d"),), (deployment_route(replica.route, capacity=_CAPACITY),)
-            )
-        )
+        route = deployment_route(replica.route, capacity=_CAPACITY)
+        table = Snapshot(1, 1, (ApplicationRoute("app", "/", "d"),), (route,))
+        publisher.publish(table)
         files, trust = _certificates(str(scene.folder)) if tls else (None, None)
         proxy = Proxy(
             connect=connect_unix,
@@ -161,7 +165,7 @@ async def serving(target: object, limits: HTTPLimits, *, tls: bool = False) -> A
         with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
             await proxy.start([listening])
             try:
-                yield ProxyScene(proxy, listening.getsockname()[1], trust)
+                yield ProxyScene(proxy, publisher, table, listening.getsockname()[1], trust)
             finally:
                 await proxy.stop()
                 routing.close()

@@ -137,7 +137,27 @@ BAD: list[tuple[str, str]] = [
         in_app("external_scaler_enabled: maybe"),
         "f:3:28: applications[0].external_scaler_enabled='maybe': must be True or False",
     ),
-    (in_app("runtime_env: {conda: x}"), "f:3:16: applications[0].runtime_env"),
+    (
+        in_app("runtime_env: {conda: x}"),
+        (
+            "f:3:17: applications[0].runtime_env.conda: is not supported by Salver: list the packages in 'pip',"
+            " or start Salver in the conda environment"
+        ),
+    ),
+    (
+        in_app("runtime_env:\n  env_vars: {A: 1, B=C: x}\n  work_dir: .\n  pip: {packages: [x, 1], pip_chek: true}"),
+        (
+            "f:4:19: applications[0].runtime_env.env_vars.A=1: must be a string\n"
+            "f:4:22: applications[0].runtime_env.env_vars.B=C: is no name of a variable\n"
+            "f:5:5: applications[0].runtime_env.work_dir: there is no such key. Did you mean 'working_dir'?\n"
+            "f:6:25: applications[0].runtime_env.pip.packages[1]=1: must be a line of text\n"
+            "f:6:29: applications[0].runtime_env.pip.pip_chek: there is no such key. Did you mean 'pip_check'?"
+        ),
+    ),
+    (
+        in_app("runtime_env: {pip: {pip_check: true}}"),
+        "f:3:22: applications[0].runtime_env.pip.packages: is required",
+    ),
     (
         APP + "- import_path: b:app\n  route_prefix: /b",
         "f:3:3: applications[1].name='default': must be different from that of applications[0]",
@@ -178,6 +198,13 @@ BAD: list[tuple[str, str]] = [
     (
         in_deployment("ray_actor_options:\n  num_gpus: -1"),
         f"f:6:17: {D}.ray_actor_options.num_gpus=-1: must be a number of at least 0, or None",
+    ),
+    (
+        in_deployment("ray_actor_options:\n  runtime_env:\n    env_vars: {A: 1}\n    work_dir: ."),
+        (
+            f"f:7:23: {D}.ray_actor_options.runtime_env.env_vars.A=1: must be a string\n"
+            f"f:8:9: {D}.ray_actor_options.runtime_env.work_dir: there is no such key. Did you mean 'working_dir'?"
+        ),
     ),
     (
         in_deployment("ray_actor_options: [1]"),

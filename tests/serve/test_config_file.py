@@ -17,6 +17,8 @@ from salver.serve.config import LoggingConfig
 from salver.serve.declared.config_file import ConfigFileError, parse_config, read_config_file
 from salver.serve.declared.config_text import MAX_BYTES
 from salver.serve.options import RayActorOptions
+from salver.serve.schema import ServeApplicationSchema, ServeDeploySchema
+from salver.serve.validation import OptionsError
 
 from .bad_configs import APP, BAD, in_app, in_deployment
 
@@ -44,6 +46,35 @@ def test_all_mistakes_are_told_at_once_in_their_order() -> None:
         "f:8:14",
         "f:9:22",
     ]
+
+
+def test_what_is_there_twice_is_told_with_all_else_that_is_wrong() -> None:
+    text = """\
+applications:
+- import_path: a:app
+  name: twice
+  deployments:
+  - {name: D, num_replicas: 0}
+  - {name: D, num_replica: 1}
+- import_path: app
+  name: twice
+target_capacity: 101
+"""
+    assert [line.split(": must")[0] for line in refused(text)] == [
+        "f:5:29: applications[0].deployments[0].num_replicas=0",
+        "f:6:12: applications[0].deployments[1].name='D'",
+        "f:6:15: applications[0].deployments[1].num_replica: there is no such option. Did you mean 'num_replicas'?",
+        "f:7:3: applications[1].route_prefix='/'",
+        "f:7:16: applications[1].import_path is wrong: import path 'app'",
+        "f:8:9: applications[1].name='twice'",
+        "f:9:18: target_capacity=101",
+    ]
+
+
+def test_models_in_code_are_compared_like_mappings() -> None:
+    schema = ServeApplicationSchema(import_path="a:app")
+    with pytest.raises(OptionsError, match=r"applications\[1\]\.name='default': must be different"):
+        ServeDeploySchema(applications=[schema, schema])
 
 
 def test_a_value_that_could_not_be_read_is_one_mistake() -> None:

@@ -22,6 +22,7 @@ SNAPSHOT = Snapshot(
         DeploymentRoute("app#d", (ReplicaRoute("app#d#1", "unix:/run/1", 4),), 5, -1),
         DeploymentRoute("hidden#e", (), 1, 10, "it failed to deploy: ValueError"),
     ),
+    awaited=("/later",),
 )
 
 
@@ -38,8 +39,8 @@ def test_every_cut_is_an_error() -> None:
 
 
 def test_a_snapshot_with_more_than_we_know_is_read() -> None:
-    newer = msgspec.msgpack.encode([1, 2, [], [], "something of a later version"])
-    assert decode_snapshot(newer) == Snapshot(1, 2)
+    newer = msgspec.msgpack.encode([1, 2, [], [], ["/"], "something of a later version"])
+    assert decode_snapshot(newer) == Snapshot(1, 2, awaited=("/",))
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", msgspec.msgpack.encode({}), msgspec.msgpack.encode(["1", 2])])

@@ -75,11 +75,11 @@ def wait_until_it_serves(instance: Instance) -> None:
     fail(f"the instance does not serve after {_SERVES_WITHIN_S:.0f} s", 3)
 
 
-def say_ready(where: str, instance: Instance, since: int) -> None:
-    """The ``Ready`` line, with the seconds since the process ``since`` began, and the table of deployments."""
+def say_ready(where: str, instance: Instance, since: float) -> None:
+    """The ``Ready`` line, with the seconds since ``since`` (CLOCK_BOOTTIME), and the table of deployments."""
     from salver.cli.status_table import console, deployments_table
 
-    say(f"Ready in {_age(since):.2f} s · {where}")
+    say(f"Ready in {time.clock_gettime(time.CLOCK_BOOTTIME) - since:.2f} s · {where}")
     views = ControlClient(instance.control_socket).status().applications
     if views:
         terminal = console(err=True)
@@ -88,8 +88,8 @@ def say_ready(where: str, instance: Instance, since: int) -> None:
         say(table.get().removesuffix("\n"))
 
 
-def _age(pid: int) -> float:
-    """Seconds since a process began. Not psutil's: it adds to the boot time in whole seconds, so is up to 1 s off."""
+def beginning_of(pid: int) -> float:
+    """When a process began (CLOCK_BOOTTIME). Not psutil's: it adds to the boot time in whole seconds."""
     with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
         ticks = int(stat.read().rpartition(")")[2].split()[19])
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return ticks / os.sysconf("SC_CLK_TCK")

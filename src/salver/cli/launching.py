@@ -61,8 +61,9 @@ def launch_as_told(
     detached: bool,
     name: str | None = None,
     as_service: bool = False,
+    awaits_deploy: bool = False,
 ) -> LaunchedInstance:
-    """Start it. Raises StartupError, ConfigurationError."""
+    """Start it; ``awaits_deploy`` as in ``launch``. Raises StartupError, ConfigurationError."""
     ingress = told.ingress
     passed = manager.sockets()
     if passed["http"] and {"host", "port"} & set(ingress.given):
@@ -82,6 +83,7 @@ def launch_as_told(
         logging=told.logging,
         as_service=as_service,
         from_command=True,
+        awaits_deploy=awaits_deploy,
     )
     control_api = launched.instance.info().admin
     if control_api is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
@@ -46,8 +47,9 @@ def reload_on_changes(hold: Hold, source: Source) -> None:
             names = _next_change(hold, changes)
             if not names:
                 return
+            changed_at = time.clock_gettime(time.CLOCK_BOOTTIME)
             say(f"Changed: {_listing(names)}. Deploying again.")
-            code = hold.have_done(source.title, partial(source.deploy, hold.instance))
+            code = hold.have_done(source.title, partial(source.deploy, hold.instance, changed_at))
 
 
 def _next_change(hold: Hold, changes: int) -> list[str]:

@@ -53,7 +53,9 @@ def run(
     manager = ServiceManager()
     source = source_of(config_or_import_path, arguments, application, starts_instance=instance is None)
     if instance is None:
-        launched = launch_as_told(source.told(told), manager, detached=not blocking, as_service=manager.exists)
+        launched = launch_as_told(
+            source.told(told), manager, detached=not blocking, as_service=manager.exists, awaits_deploy=True
+        )
         hold = Hold(launched.instance, launched, manager=manager)
     else:
         hold = Hold(find_instance(instance), None, source.application)

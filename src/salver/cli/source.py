@@ -42,8 +42,12 @@ class Source(Protocol):
         """What the instance is to be that it gets: as the flags say, and beneath them a config file."""
         ...
 
-    def deploy(self, instance: Instance) -> None:
-        """In a child: deploy it, and say when it runs. Exits with 1, 2 or 3 and a sentence when it fails."""
+    def deploy(self, instance: Instance, since: float | None = None) -> None:
+        """In a child: deploy it, and say when it runs. Exits with 1, 2 or 3 and a sentence when it fails.
+
+        Args:
+            since: when it was asked for (CLOCK_BOOTTIME); default when the command began.
+        """
         ...
 
 
@@ -87,10 +91,11 @@ class _ImportPath:
     def told(self, flags: InstanceFlags) -> InstanceFlags:
         return flags
 
-    def deploy(self, instance: Instance) -> None:
+    def deploy(self, instance: Instance, since: float | None = None) -> None:
         deploying = import_module("salver.cli.deploying")
         where = deploying.build_and_deploy(self._request, instance)
-        deploying.say_ready(where, instance, since=self._command)
+        began = deploying.beginning_of(self._command) if since is None else since
+        deploying.say_ready(where, instance, began)
 
 
 class _ConfigFile:
@@ -108,12 +113,13 @@ class _ConfigFile:
         ingress = flags.ingress.over(self._first.http_options)
         return InstanceFlags(ingress, flags.stated, flags.admin, flags.log.over(self._first.logging))
 
-    def deploy(self, instance: Instance) -> None:
+    def deploy(self, instance: Instance, since: float | None = None) -> None:
         """Reads the file again: by now it may be another."""
         declaring, deploying = import_module("salver.cli.declaring"), import_module("salver.cli.deploying")
         checked: CheckedConfig = declaring.read_config(self._path, self._app_dir)
         deploying.wait_or_fail(declaring.declare(checked, instance), checked.applications)
-        deploying.say_ready(instance.info().url, instance, since=self._command)
+        began = deploying.beginning_of(self._command) if since is None else since
+        deploying.say_ready(instance.info().url, instance, began)
 
 
 def _read_in_child(path: str, app_dir: str) -> CheckedConfig:

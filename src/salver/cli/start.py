@@ -75,10 +75,10 @@ def _wait_and_follow(hold: Hold, *, foreground: bool) -> None:
         hold.follow()
 
 
-def _say_when_it_serves(instance: Instance, since: int) -> None:
-    from salver.cli.deploying import say_ready, wait_until_it_serves
+def _say_when_it_serves(instance: Instance, command: int) -> None:
+    from salver.cli.deploying import beginning_of, say_ready, wait_until_it_serves
 
     wait_until_it_serves(instance)
-    say_ready(instance.info().url, instance, since)
+    say_ready(instance.info().url, instance, beginning_of(command))
     option = "" if instance.name == "8000" else f" --instance {instance.name}"
     say(f"Deploy to it with `salver deploy serve.yaml{option}` or `salver deploy module:app{option}`.")

@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from salver.control.placement import amount_of_bytes
 from salver.controller.api_records import StatusAnswer
 from salver.views import ApplicationView, DeploymentView, ReplicaView
 
@@ -124,11 +125,13 @@ def _scaling(deployment: DeploymentView) -> Text:
 
 
 def _resources(deployment: DeploymentView) -> Text:
-    """``0.2 CPU, 1 GPU``, as the user stated them."""
+    """``0.2 CPU, 1 GPU, memory 512 MiB, 2 npu``, as the user stated them."""
     stated: dict[str, Any] = deployment.options.get("ray_actor_options") or {}
     custom: dict[str, float] = stated.get("resources") or {}
     parts = [
         f"{stated[key]:g} {label}" for key, label in (("num_cpus", "CPU"), ("num_gpus", "GPU")) if stated.get(key)
     ]
+    if stated.get("memory"):
+        parts.append(f"memory {amount_of_bytes(stated['memory'])}")
     parts += [f"{amount:g} {name}" for name, amount in custom.items()]
     return Text(", ".join(parts) or "-")

@@ -125,10 +125,10 @@ def _needs(amount: float, unit: str, total: float, free: float) -> str:
 
 
 def _needs_memory(amount: float, total: float, free: float) -> str:
-    wanted = f"needs {_bytes(amount)} of memory"
+    wanted = f"needs {amount_of_bytes(amount)} of memory"
     if not _fits(amount, total):
-        return f"{wanted}, this machine has {_bytes(total)}"
-    return f"{wanted}, {_bytes(free)} of {_bytes(total)} are free"
+        return f"{wanted}, this machine has {amount_of_bytes(total)}"
+    return f"{wanted}, {amount_of_bytes(free)} of {amount_of_bytes(total)} are free"
 
 
 def _needs_custom(name: str, amount: float, capacity: Capacity, free: float) -> str:
@@ -151,7 +151,8 @@ def _number(number: float) -> str:
     return f"{number:.4f}".rstrip("0").rstrip(".")
 
 
-def _bytes(number: float) -> str:
+def amount_of_bytes(number: float) -> str:
+    """``512 MiB``, ``1.5 GiB``, ``100 bytes``."""
     for size, unit in _BYTES:
         if number >= size:
             return f"{_number(round(number / size, 1))} {unit}"

@@ -47,6 +47,7 @@ from salver.controller.refusals import (
     PrefixTaken,
     ScalerDisabled,
 )
+from salver.controller.still_to_come import StillToCome
 from salver.data.channel import Connect
 from salver.data.load_board import LoadBoard
 from salver.engine.interface import Engine, EngineEvent, Exited, NotStarted, ReplicaProcess, Started
@@ -73,6 +74,7 @@ class Controller:
         epoch: which controller of this instance it is; grows.
         board: what replicas write about themselves; None where there is none.
         folder: the instance's; None keeps everything in memory.
+        awaits_deploy: it was started in order to run something: requests wait for that.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Controller:
         epoch: int,
         board: LoadBoard | None = None,
         folder: Path | None = None,
+        awaits_deploy: bool = False,
     ) -> None:
         self._wall_clock_ahead = time.time() - time.monotonic()
         self._engine = engine
@@ -107,6 +110,7 @@ class Controller:
             self.views, self._operations.recording_stats, self._operations.client, self.handle
         )
         self.publisher = Publisher(key, self.metrics, self._load)
+        self.still_to_come = StillToCome(folder if awaits_deploy else None, self.publisher.await_applications)
         self._timer: asyncio.TimerHandle | None = None
         self._saving: asyncio.TimerHandle | None = None
         self._unsaved: Target | None = None
@@ -152,6 +156,8 @@ class Controller:
         """Accept an application. Raises PrefixTaken."""
         self._refuse_taken_prefix(spec)
         self.handle(DeployApplication(spec))
+        if spec.config is None:  # of a config there may be more: who builds it knows
+            self.still_to_come.are(())
         for deployment in spec.deployments:
             self._operations.deployment_changed(deployment)
 

@@ -48,6 +48,7 @@ class Declarations:
         declared: the applications that are wanted because of a config, with their route prefixes.
         set_capacity: takes the config's ``target_capacity``.
         tell: hears what an operator wants to know of later.
+        still_to_come: hears the prefixes of the applications that are not deployed yet, whenever they may be others.
         code: where import paths are looked for unless a declaration says otherwise; default as in this process.
     """
 
@@ -60,6 +61,7 @@ class Declarations:
         declared: Callable[[], Mapping[str, str | None]],
         set_capacity: Callable[[float | None], None],
         tell: Callable[[Happening], None],
+        still_to_come: Callable[[tuple[str, ...]], None],
         code: CodeContext | None = None,
     ) -> None:
         self._file = DeclaredFile(folder)
@@ -68,6 +70,7 @@ class Declarations:
         self._declared = declared
         self._set_capacity = set_capacity
         self._tell = tell
+        self._still_to_come = still_to_come
         self._code = code or _code_of_this_process()
         self._state: DeclaredState | None = None
         self._waiting: list[ApplicationSpec] = []
@@ -88,6 +91,8 @@ class Declarations:
         if self._state is not None and not self._state.settled:
             request = BuildRequest(self._state.config, self._state.code, tuple(self._unfinished()))
             self._carry_out(BuildProcess(request), checked=False)
+        elif self._state is not None:
+            self._tell_what_is_to_come()
 
     async def stop(self) -> None:
         """Let go; what is not finished is so for the next controller. May be called twice."""
@@ -165,6 +170,7 @@ class Declarations:
         if previous is not None:
             previous.cancel()
         self._set_capacity(state.target_capacity)
+        self._tell_what_is_to_come()
         for name in sorted(set(self._declared()) - set(state.names)):
             self._delete(name)
         self._jobs.add(job)
@@ -260,6 +266,13 @@ class Declarations:
         if build is not None:
             builds[name] = build
         self._state = msgspec.structs.replace(self._state, builds=builds)
+        self._tell_what_is_to_come()
+
+    def _tell_what_is_to_come(self) -> None:
+        assert self._state is not None
+        prefixes = self._state.prefixes()
+        found = {prefixes[name] for name in self._unfinished()}
+        self._still_to_come(tuple(sorted(prefix for prefix in found if prefix is not None)))
 
     def _note(self, *, settled: bool = False) -> None:
         """Save the state. A full disk must not end what goes on: at worst something is built again later."""

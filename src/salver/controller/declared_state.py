@@ -41,6 +41,11 @@ class DeclaredState(Struct, frozen=True):
     builds: dict[str, BuildState] = {}
     settled: bool = False
 
+    def prefixes(self) -> dict[str, str | None]:
+        """The route prefixes that the config says, by application; None is no route."""
+        applications: list[JsonDict] = self.config.get("applications", [])
+        return {each.get("name", "default"): each.get("route_prefix", "/") for each in applications}
+
 
 class DeclaredFile:
     """Keeps one ``DeclaredState``; a crash leaves the old one or the new one."""

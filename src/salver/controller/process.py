@@ -27,13 +27,14 @@ async def main(start: ControllerStart) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, terminated.set)
     controller = Controller(
-        engine=LocalEngine(start.link, instance.folder, on_lost=terminated.set, capacity=start.capacity),
+        engine=LocalEngine(start.link, instance.folder, on_lost=terminated.set, capacity=start.settings.capacity),
         checkpoint=FileCheckpoint(instance.state, start.epoch),
         connect=connect_unix,
         key=start.key,
         epoch=start.epoch,
         board=LoadBoard(instance.board),
         folder=instance.folder,
+        awaits_deploy=start.settings.awaits_deploy,
     )
     declarations = Declarations(
         instance.folder,
@@ -42,6 +43,7 @@ async def main(start: ControllerStart) -> None:
         declared=controller.declared,
         set_capacity=controller.set_capacity,
         tell=controller.tell,
+        still_to_come=controller.still_to_come.are,
     )
     await controller.start()
     declarations.start()

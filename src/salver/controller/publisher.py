@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from salver.controller.demand import LoadWatch
 from salver.controller.metrics_store import MetricsStore
 from salver.data.channel import Channel
@@ -27,7 +29,9 @@ class Publisher:
         self._metrics = metrics
         self._load = load
         self._channels: set[Channel] = set()
+        self._last: Snapshot | None = None
         self._encoded: bytes | None = None
+        self._awaited: tuple[str, ...] = ()
 
     def accept(self) -> Channel:
         return Channel(self, expect_key=self._key, on_hello=self._subscribe)
@@ -38,9 +42,16 @@ class Publisher:
             channel.send(Kind.SNAPSHOT, payload=self._encoded)
 
     def publish(self, snapshot: Snapshot) -> None:
-        self._encoded = encode_snapshot(snapshot)
+        self._last = snapshot
+        self._encoded = encode_snapshot(msgspec.structs.replace(snapshot, awaited=self._awaited))
         for channel in self._channels:
             channel.send(Kind.SNAPSHOT, payload=self._encoded)
+
+    def await_applications(self, prefixes: tuple[str, ...]) -> None:
+        """Have requests below these prefixes wait; nothing that the core decides depends on that."""
+        self._awaited = prefixes
+        if self._last is not None:
+            self.publish(self._last)
 
     def frame_received(self, channel: Channel, frame: Frame) -> None:
         if frame.kind == Kind.WAIT and self._encoded is not None:

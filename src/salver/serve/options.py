@@ -73,6 +73,10 @@ def _check_runtime_env(env: dict[str, Any] | None) -> dict[str, Any] | None:
     return check_runtime_env(env)
 
 
+RightRuntimeEnv = AfterValidator(_check_runtime_env)
+"""For fields that are a ``runtime_env``: each mistake in one is a problem of its own, with its place."""
+
+
 class RayActorOptions(Options):
     """What one replica needs of its node.
 
@@ -101,7 +105,7 @@ class RayActorOptions(Options):
     runtime_env: Annotated[
         JsonObject | None,
         Allowed("a JSON-serializable dict with string keys, or None"),
-        AfterValidator(_check_runtime_env),
+        RightRuntimeEnv,
     ] = None
     label_selector: Annotated[dict[str, str] | None, Allowed("a dict of strings to strings, or None")] = None
     fallback_strategy: Annotated[list[dict[str, Any]] | None, Allowed("a list of dicts, or None")] = None

@@ -30,6 +30,9 @@ from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_sc
 
 from salver.errors import ConfigurationError
 
+WRONG_KEY = "extra_forbidden"
+"""The kind of a problem that is the key's, not its value's."""
+
 _SHOWN_VALUE_CHARS = 80
 _NAME_CHARS = f"{ascii_letters}{digits}_"
 
@@ -40,7 +43,7 @@ class Problem(NamedTuple):
     Attributes:
         at: where it is, from the outermost model: names and indices.
         rule: what follows the path in the sentence.
-        kind: pydantic's name of the kind of error; empty for one of ours.
+        kind: pydantic's name of the kind of error; of ours, ``WRONG_KEY`` or empty.
     """
 
     at: tuple[int | str, ...]
@@ -122,7 +125,7 @@ def _problems_of(detail: ErrorDetails, known_names: list[str]) -> list[Problem]:
     if not at:
         return [_of_model(str(cause or detail["msg"]), known_names)]
     match kind:
-        case "extra_forbidden":
+        case _ if kind == WRONG_KEY:
             rule = f": there is no such option.{did_you_mean(str(at[-1]), known_names)}"
         case "missing":
             rule = ": is required"

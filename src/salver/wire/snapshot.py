@@ -67,12 +67,14 @@ class Snapshot(Struct, frozen=True, array_like=True):
     Attributes:
         epoch: which controller made it, growing with every start of one.
         version: its number within the epoch.
+        awaited: prefixes of applications that are still to come: requests for them wait, where nothing nearer is.
     """
 
     epoch: int
     version: int
     applications: tuple[ApplicationRoute, ...] = ()
     deployments: tuple[DeploymentRoute, ...] = ()
+    awaited: tuple[str, ...] = ()
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -193,6 +193,13 @@ class RequestExchange:
         self._deadline = self.started_at + timeout_s
         self._timer = loop.call_at(self._deadline, self._expired)
 
+    def lift_limit(self) -> None:
+        """Let it wait for longer than ``limit`` said, which may be called again."""
+        self.timeout_s = self._deadline = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _expired(self) -> None:
         self._timer = None
         self._stop()

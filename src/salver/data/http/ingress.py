@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from salver.data.http.early import EarlyRequests
 from salver.data.http.exchange import RequestExchange
 from salver.data.http.head import RequestHead
 from salver.data.http.options import ProxyOptions
@@ -45,6 +46,10 @@ class _Mounted(Struct, frozen=True):
     timeout_status: int
 
 
+_AWAITED = _Mounted("", "", "", "", timeout_status=503)
+"""In place of an application that is still to come. No deployment has its key, so no request looks for it twice."""
+
+
 class Ingress:
     """Routes requests by the longest prefix.
 
@@ -59,10 +64,13 @@ class Ingress:
         self._access_log = access_log
         self._options = options
         self._outside = options.root_path.encode()
-        self._mounted: dict[bytes, _Mounted] = {}
+        self._mounted: dict[bytes, _Mounted] = {b"": _AWAITED}
         self._unlogged: frozenset[str] = frozenset()
         """Applications that want no lines in the access log."""
         self._longest_prefix = 0
+        self._exposed: dict[str, str] = {}
+        """Names of applications by route."""
+        self._early = EarlyRequests()
         self.debug = options.debug
         self.draining = False
         caller.on_snapshot(self._snapshot_changed)
@@ -72,8 +80,15 @@ class Ingress:
         http_started()
         exchange.begin(self, time.monotonic())
         path = exchange.head.path
-        if path.startswith(b"/-/") and self._answer_own(exchange, path):
-            return
+        if not (path.startswith(b"/-/") and self._answer_own(exchange, path)):
+            self._route(exchange, path)
+
+    def drain(self) -> None:
+        """Nothing more will be deployed here: what waits for that is answered."""
+        self.draining = True
+        self._early.close()
+
+    def _route(self, exchange: RequestExchange, path: bytes) -> None:
         mounted = self._find(path)
         if mounted is None:
             exchange.answer(no_route(exchange.head))
@@ -82,14 +97,26 @@ class Ingress:
         exchange.route = mounted.route
         exchange.root_path = mounted.root_path
         exchange.timeout_status = mounted.timeout_status
-        if self._outside:  # ASGI wants what was stripped in ``path`` as well as in ``root_path``
-            exchange.head = replace(exchange.head, target=self._outside + exchange.head.target)
-        self._limit(exchange)
+        asks = exchange.head.asks
+        if asks is None or asks.timeout_s is None:
+            timeout_s = self._options.request_timeout_s
+        else:
+            timeout_s = asks.timeout_s or None  # the client's own wish; 0 is no deadline
+        if timeout_s is not None:
+            exchange.limit(timeout_s)
         router = self.caller.router(mounted.ingress)
         if router is None:
-            exchange.refused(DeploymentUnavailableError(mounted.ingress, "It does not exist, or was deleted."))
+            self._not_there(exchange, mounted)
+            return
+        if self._outside:  # ASGI wants what was stripped in ``path`` as well as in ``root_path``
+            exchange.head = replace(exchange.head, target=self._outside + exchange.head.target)
+        router.submit(exchange)
+
+    def _not_there(self, exchange: RequestExchange, mounted: _Mounted) -> None:
+        if mounted is _AWAITED:
+            self._early.add(exchange)
         else:
-            router.submit(exchange)
+            exchange.refused(DeploymentUnavailableError(mounted.ingress, "It does not exist, or was deleted."))
 
     def _find(self, path: bytes) -> _Mounted | None:
         """The application with the longest prefix of ``path``: a look-up for each slash, none for each application.
@@ -105,15 +132,6 @@ class Ingress:
                 return mounted
             end = path.rfind(b"/", 0, end)
         return self._mounted.get(b"")
-
-    def _limit(self, exchange: RequestExchange) -> None:
-        """Give the request its deadline: what the client asks for, else what the instance was told."""
-        timeout_s = self._options.request_timeout_s
-        asks = exchange.head.asks
-        if asks is not None and asks.timeout_s is not None:
-            timeout_s = asks.timeout_s or None
-        if timeout_s is not None:
-            exchange.limit(timeout_s)
 
     def request_ended(self, exchange: RequestExchange, status: int) -> None:
         """A request has its end, whichever."""
@@ -136,8 +154,7 @@ class Ingress:
             status, text = self._health()
             exchange.respond(status, _TEXT, text)
         elif path == b"/-/routes":
-            routes = {mounted.route: mounted.name for mounted in self._mounted.values()}
-            exchange.respond(200, _JSON, msgspec.json.encode(routes))
+            exchange.respond(200, _JSON, msgspec.json.encode(self._exposed))
         else:
             return False
         return True
@@ -146,7 +163,7 @@ class Ingress:
         snapshot = self.caller.snapshot
         if self.draining:
             return 503, b"This node is being drained."
-        if snapshot is None or not self._mounted:
+        if snapshot is None or not self._exposed:
             return 503, b"Route table is not populated yet."
         if not any(route.replicas for route in snapshot.deployments if not route.unavailable):
             return 503, b"No replicas are available yet."
@@ -155,7 +172,7 @@ class Ingress:
     def _snapshot_changed(self, snapshot: Snapshot) -> None:
         exposed = [route for route in snapshot.applications if route.route_prefix is not None]
         exposed.sort(key=lambda route: len(route.route_prefix or ""), reverse=True)
-        self._mounted = {}
+        self._mounted, self._exposed = {}, {}
         self._unlogged = frozenset(route.name for route in exposed if not route.access_log)
         for route in exposed:
             prefix = (route.route_prefix or "").rstrip("/")
@@ -166,9 +183,14 @@ class Ingress:
                 ingress=f"{route.name}#{route.ingress}",
                 timeout_status=route.timeout_status or self._options.timeout_status,
             )
-            self._mounted.setdefault(prefix.encode(), mounted)
+            if self._mounted.setdefault(prefix.encode(), mounted) is mounted:
+                self._exposed[mounted.route] = mounted.name
             self.caller.router(mounted.ingress)  # connect now, not at the first request
+        for prefix in snapshot.awaited:
+            self._mounted.setdefault(prefix.rstrip("/").encode(), _AWAITED)
         self._longest_prefix = max(map(len, self._mounted), default=0)
+        for exchange in self._early.take():
+            self._route(exchange, exchange.head.path)
 
 
 def no_route(head: RequestHead) -> Problem:

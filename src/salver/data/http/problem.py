@@ -91,9 +91,10 @@ def too_many_connections() -> Problem:
 
 
 def timed_out(status: int, request_id: str, timeout_s: float | None) -> Problem:
-    """The request's time is up, whoever was late."""
+    """The request's time is up, whoever was late. A 503 always says when to come again."""
     after = "" if timeout_s is None else f" after {timeout_s:g}s"
-    return Problem(status, TIMEOUT, f"Request {request_id} timed out{after}.")
+    again_s = 1 if status == 503 else None
+    return Problem(status, TIMEOUT, f"Request {request_id} timed out{after}.", again_s)
 
 
 def replica_died() -> Problem:

@@ -105,7 +105,8 @@ class Proxy:
 
     async def drain(self) -> None:
         """Accept nothing new; return when the last request has been answered."""
-        self.draining = self.ingress.draining = True
+        self.draining = True
+        self.ingress.drain()
         for server in self._servers:
             server.close()
         for connection in list(self._connections):

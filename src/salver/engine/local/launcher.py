@@ -114,6 +114,7 @@ def launch(
     logging: LoggingSpec = DEFAULT_LOGGING,
     as_service: bool = False,
     from_command: bool = False,
+    awaits_deploy: bool = False,
 ) -> LaunchedInstance:
     """Start an instance; it serves within milliseconds of this call's return.
 
@@ -131,6 +132,7 @@ def launch(
         logging: how its processes log.
         as_service: it stays, so programs read its logs: JSON is the default where stderr is no terminal.
         from_command: nothing but our own code runs in this process, so that it may be forked.
+        awaits_deploy: the caller is about to deploy: requests that come before wait for it.
 
     Raises:
         StartupError: the address cannot be had; the message says who has it, where that can be known.
@@ -141,7 +143,7 @@ def launch(
     if listening:
         host = listening[0].getsockname()[0]
     _check(host, options)
-    settings = InstanceSettings(options, capacity_of_this_machine(stated))
+    settings = InstanceSettings(options, capacity_of_this_machine(stated), awaits_deploy)
     with ExitStack() as undo:
         http = [undo.enter_context(each) for each in listening or [_listen(host, port)]]
         actual_port: int = http[0].getsockname()[1]

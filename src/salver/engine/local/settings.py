@@ -22,10 +22,12 @@ class InstanceSettings(Struct, frozen=True):
     Attributes:
         proxy: how the HTTP ingress behaves.
         capacity: what replicas can reserve.
+        awaits_deploy: whoever starts it is about to deploy; until then requests wait.
     """
 
     proxy: ProxyOptions = DEFAULT_PROXY_OPTIONS
     capacity: Capacity = Capacity()
+    awaits_deploy: bool = False
 
 
 DEFAULT_SETTINGS = InstanceSettings()
@@ -60,7 +62,7 @@ class ControllerStart:
         link: to the supervisor.
         pulse: on which the supervisor asks whether it still answers.
         listening: what it may accept from.
-        capacity: what replicas can reserve.
+        settings: of the instance.
     """
 
     instance: Instance
@@ -69,4 +71,4 @@ class ControllerStart:
     link: socket.socket
     pulse: socket.socket
     listening: Listening
-    capacity: Capacity
+    settings: InstanceSettings

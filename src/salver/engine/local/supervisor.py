@@ -133,12 +133,12 @@ class Supervisor:
     def _start_controller(self) -> None:
         self._epoch += 1
         epoch, instance, key = self._epoch, self._instance, self._key
-        capacity, listening = self._settings.capacity, self._listening
+        settings, listening = self._settings, self._listening
         with self._link.open() as link:
             self._fork(
                 "controller",
                 lambda pulse: self._run_controller(
-                    ControllerStart(instance, key, epoch, link, pulse, listening, capacity)
+                    ControllerStart(instance, key, epoch, link, pulse, listening, settings)
                 ),
                 keep=[listening.control, listening.routing, *listening.admin],
             )

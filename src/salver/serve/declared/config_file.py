@@ -13,7 +13,7 @@ from salver.errors import ConfigurationError
 from salver.records import JsonDict
 from salver.serve.declared.config_text import MAX_BYTES, Path, Place, PlainText, TextError, read_plain
 from salver.serve.schema.deploy import ServeDeploySchema
-from salver.serve.validation import OptionsError, Problem, dotted
+from salver.serve.validation import WRONG_KEY, OptionsError, Problem, dotted
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SAID_OTHERWISE = {
@@ -163,7 +163,7 @@ def _under(path: Path, message: str) -> str:
 def _place_of(problem: Problem, plain: PlainText) -> Place:
     """Of the key when the key is wrong, else of the value; of what should have it when it is not there."""
     path = problem.at
-    if problem.kind == "extra_forbidden" and path in plain.keys:
+    if problem.kind == WRONG_KEY and path in plain.keys:
         return plain.keys[path]
     while path not in plain.values and path:
         path = path[:-1]

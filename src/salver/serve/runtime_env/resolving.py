@@ -37,7 +37,7 @@ def resolve(runtime_env: JsonDict, base: CodeContext, progress: Progress) -> Cod
     try:
         check_runtime_env(runtime_env)
     except OptionsError as error:
-        raise OptionsError([f"runtime_env.{problem}" for problem in error.problems]) from None
+        raise OptionsError([problem.below(("runtime_env",)) for problem in error.found]) from None
     given = {key: value for key, value in runtime_env.items() if value is not None}
     cwd = base.cwd or os.getcwd()
     env_vars: dict[str, str] = {**base.env_vars, **given.get("env_vars", {})}

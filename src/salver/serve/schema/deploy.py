@@ -6,8 +6,8 @@ Fields are Ray Serve's. Those of a deployment are not listed here: they are ``De
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Any, Self, cast
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Self, cast
 
 from annotated_types import Ge, Le, Len
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -26,7 +26,7 @@ from salver.serve.config import (
     TracingConfig,
     gRPCOptions,
 )
-from salver.serve.options import DeploymentKwargs, DeploymentOptions, RayActorOptions
+from salver.serve.options import DeploymentKwargs, DeploymentOptions, RayActorOptions, RightRuntimeEnv
 from salver.serve.validation import Allowed, Flag, JsonObject, Number, Options, OptionsError, Port, Problem, Text
 
 RayActorOptionsSchema = RayActorOptions
@@ -79,18 +79,27 @@ def _check(check: Any) -> AfterValidator:
     return AfterValidator(checked)
 
 
-def _check_runtime_env(env: JsonDict) -> None:
-    if env:
-        from salver.serve.runtime_env import check_runtime_env  # few files have one
-
-        check_runtime_env(env)
-
-
 _MAY_BE_NULL = frozenset({"runtime_env", "args", "deployments", "http_options", "grpc_options", "proxy_location"})
 
 
 class _Section(Options):
-    """A mapping of the file in which null is the same as nothing, where nothing else is meant."""
+    """A mapping of the file in which null is the same as nothing, where nothing else is meant.
+
+    Attributes:
+        _different: keys of which no two entries of a list may have the same value: list, key, default value. They
+            are compared as they are in the file, so that this is told together with all that is wrong in the entries.
+    """
+
+    _different: ClassVar[tuple[tuple[str, str, str | None], ...]] = ()
+
+    def __init__(self, /, **values: Any) -> None:
+        repeated = [problem for each in self._different for problem in _repeated(values, *each)]
+        try:
+            super().__init__(**values)
+        except OptionsError as error:
+            raise OptionsError([*error.found, *repeated]) from None
+        if repeated:
+            raise OptionsError(repeated)
 
     @model_validator(mode="before")
     @classmethod
@@ -117,12 +126,14 @@ class ServeApplicationSchema(_Section):
         external_scaler_enabled: its deployments may be scaled by the control API.
     """
 
+    _different = (("deployments", "name", None),)
+
     name: Annotated[str, Allowed("a non-empty string without '#' and '/'"), _check(check_app_name)] = "default"
     route_prefix: Annotated[str | None, Allowed("a path like '/translate', or null"), _check(check_route_prefix)] = (
         "/"
     )
     import_path: Annotated[str, Allowed("an import path 'module:attribute'"), _check(check_import_path)]
-    runtime_env: Annotated[JsonObject, _check(_check_runtime_env)] = Field(default_factory=dict[str, Any])
+    runtime_env: Annotated[JsonObject, RightRuntimeEnv] = Field(default_factory=dict[str, Any])
     host: Text = "127.0.0.1"
     port: Port = 8000
     deployments: list[DeploymentSchema] = Field(default_factory=list[DeploymentSchema])
@@ -132,8 +143,7 @@ class ServeApplicationSchema(_Section):
     external_scaler_enabled: Flag = False
 
     @model_validator(mode="after")
-    def _check_deployments(self) -> Self:
-        _refuse_repeated("deployments", "name", [each.name for each in self.deployments])
+    def _check_scalers(self) -> Self:
         scaled = [place for place, each in enumerate(self.deployments) if each.scaling is not None]
         if self.external_scaler_enabled and scaled:
             rule = ".autoscaling_config: cannot be set together with external_scaler_enabled"
@@ -155,6 +165,8 @@ class ServeDeploySchema(_Section):
         target_capacity: how much of every number of replicas is wanted, in percent; null is all.
     """
 
+    _different = (("applications", "name", "default"), ("applications", "route_prefix", "/"))
+
     proxy_location: Annotated[ProxyLocation, Allowed('"Disabled", "HeadOnly" or "EveryNode"')] = (
         ProxyLocation.EveryNode
     )
@@ -167,12 +179,6 @@ class ServeDeploySchema(_Section):
     target_capacity: Annotated[
         Annotated[Number, Ge(0), Le(100)] | None, Allowed("a percentage from 0 to 100, or null")
     ] = None
-
-    @model_validator(mode="after")
-    def _check_applications(self) -> Self:
-        _refuse_repeated("applications", "name", [each.name for each in self.applications])
-        _refuse_repeated("applications", "route_prefix", [each.route_prefix for each in self.applications])
-        return self
 
     def warnings(self) -> list[Problem]:
         """What the file sets without effect."""
@@ -192,15 +198,13 @@ class ServeDeploySchema(_Section):
         return found
 
 
-def _refuse_repeated(group: str, field: str, values: Iterable[str | None]) -> None:
+def _repeated(values: JsonDict, group: str, key: str, default: str | None) -> Iterator[Problem]:
+    """What ``key`` says in more than one entry of the list ``group``; what has no value to compare is passed over."""
     first: dict[str, int] = {}
-    problems: list[Problem] = []
-    for place, value in enumerate(values):
-        if value is None:
-            continue
-        if value in first:
+    entries = values.get(group)
+    for place, entry in enumerate(cast("list[object]", entries) if isinstance(entries, list) else ()):
+        of_file = isinstance(entry, dict)  # code may give a model instead
+        value = cast("JsonDict", entry).get(key, default) if of_file else getattr(entry, key, None)
+        if isinstance(value, str) and first.setdefault(value, place) != place:
             rule = f"={value!r}: must be different from that of {group}[{first[value]}]"
-            problems.append(Problem((group, place, field), rule))
-        first.setdefault(value, place)
-    if problems:
-        raise OptionsError(problems)
+            yield Problem((group, place, key), rule)
