@@ -214,6 +214,7 @@ class Replica:
         self.resources = resources
         self.gpus = gpus
         self.created_at = now
+        """When its process was asked for, also of one that was found."""
         self.rank = -1
         """Its number among the deployment's replicas; -1 when it has none, or it is not known."""
         self.told: Settings | None = None

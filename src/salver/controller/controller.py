@@ -35,7 +35,7 @@ from salver.control.events import (
 from salver.controller.checkpoint import Checkpoint
 from salver.controller.demand import LoadWatch
 from salver.controller.failpoints import Failpoint, reach
-from salver.controller.history import History
+from salver.controller.history import History, happening_of
 from salver.controller.metrics_store import MetricsStore
 from salver.controller.operations import Operations
 from salver.controller.policy_host import PolicyHost
@@ -49,7 +49,7 @@ from salver.controller.refusals import (
 )
 from salver.data.channel import Connect
 from salver.data.load_board import LoadBoard
-from salver.engine.interface import Engine, EngineEvent, Exited, NotStarted, ReplicaProcess, Started
+from salver.engine.interface import Engine, EngineEvent, Exited, NotStarted, ReplicaProcess, Restarted, Started
 from salver.records import ApplicationSpec, DeploymentId, Target
 from salver.telemetry.metrics import registry
 from salver.views import ApplicationView, DeploymentView, Happening, ReplicaView
@@ -320,6 +320,8 @@ class Controller:
         elif isinstance(event, NotStarted):
             logger.error("replica %s could not be started: %s", event.replica_id, event.reason)
             self.handle(StartFailed(event.replica_id, event.reason))
+        elif isinstance(event, Restarted):
+            self.tell(happening_of(event))
         else:
             self._exited(event)
 
@@ -340,6 +342,7 @@ def _found(process: ReplicaProcess) -> FoundProcess:
         process.address,
         process.gpus,
         process.resources,
+        process.age_s,
     )
 
 
