@@ -115,9 +115,13 @@ class Controller:
     # --- life -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Take over: the saved target and the replicas that already run."""
-        self._engine.open(self._engine_event)
+        """Take over: the saved target and the replicas that already run.
+
+        Raises:
+            StateUnreadable: there is no saved target to be had; nothing has happened, and it may be tried again.
+        """
         target = self._checkpoint.load()
+        self._engine.open(self._engine_event)
         processes = await self._engine.processes()
         self._operations.found(processes)
         self._operations.start()
