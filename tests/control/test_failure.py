@@ -116,6 +116,10 @@ def test_the_status_of_a_crash_loop_says_how_often_why_and_when_it_is_tried_agai
     assert (view.status, view.status_trigger) == ("UNHEALTHY", "UNSPECIFIED")
     assert view.message == f"{often}; the next attempt in 2.2 s; the last: replica shop#model#r5 exited with code 9"
     assert scene.view().message == view.message
+    assert {note.message for note in scene.notes if note.replica_id} == {
+        f"exited with code 9; {what}"
+        for what in ("a new one is starting", *(f"the next one starts in {s} s" for s in (0.2, 0.4, 0.8, 1.6, 3.2)))
+    }
     (event,) = (note for note in scene.notes if note.message.startswith("crash loop"))
     assert (event.kind, event.deployment) == ("replica", "model")
     last = "the last: replica shop#model#r5 exited with code 9"
@@ -128,7 +132,7 @@ def test_the_status_of_a_crash_loop_says_how_often_why_and_when_it_is_tried_agai
     assert "; all run for now; over after 10 min of that; the last: " in scene.deployment().message
     scene.wait(CALM_S)
     assert scene.deployment().message == ""
-    assert scene.notes[-1].message == "has run well for 10 min: the crash loop is over"
+    assert scene.notes[-1].message == "the crash loop is over: it runs well again"
 
 
 def test_those_that_ran_long_are_replaced_at_once_however_many_die() -> None:

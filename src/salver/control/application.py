@@ -142,7 +142,7 @@ class Application:
         """How much of every number of replicas is wanted."""
         self.capacity_percent = percent
         for deployment in self.deployments.values():
-            deployment.scaling.capacity_percent = percent
+            deployment.set_capacity(percent)
 
     def delete(self) -> None:
         """Nothing of it is wanted any more, and nothing reaches it from now on."""

@@ -246,9 +246,9 @@ class Cluster:
             self._notes.of_application("deploy", spec.name, f"deployed, {_described(spec)}")
         else:
             changed = spec != existing.spec or existing.deleting
-            existing.deploy(spec, now + self._wall_clock_offset)
             what = f"updated, {_described(spec)}" if changed else "deployed again, unchanged"
             self._notes.of_application("deploy", spec.name, what)
+            existing.deploy(spec, now + self._wall_clock_offset)
 
     def _delete(self, name: str) -> None:
         application = self._applications.get(name)
@@ -262,8 +262,8 @@ class Cluster:
             return
         if application.another_wants(application.good.route_prefix, self._prefixes_wanted()):
             return  # whoever asked was told so; or somebody took it since then
+        self._notes.of_application("rollback", name, f"rolled back, {_described(application.good)}")
         application.roll_back(now + self._wall_clock_offset)
-        self._notes.of_application("rollback", name, f"rolled back, {_described(application.spec)}")
 
     def _scale(self, event: ScaleDeployment, now: float) -> None:
         deployment = self.deployment(event.deployment)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
-from salver.control.backoff import CALM_S, Backoff
+from salver.control.backoff import Backoff
 from salver.control.events import Command, Load
 from salver.control.failure import Failure, failure_of, in_words, summary_of, what_follows
 from salver.control.fleet import Fleet
@@ -153,8 +153,9 @@ class Deployment:
         """A deploy: this is wanted from now on, and what failed before is tried again."""
         before = self.wanted
         failed = self.failed or (self.backoff.failures > 0 and not self.settled)
-        self.scaling.aim(spec)
+        change = self.scaling.aim(spec)
         self._set_goal(spec, before, failed=failed)
+        self._note_scaled(change)
         if spec.version != self.spec.version:
             self._version_ran = False
         self.membership = Membership.TARGET
@@ -192,13 +193,22 @@ class Deployment:
                 replica.application = application
                 replica.deployment = spec
 
+    def set_capacity(self, percent: float | None) -> None:
+        """How much of every number of replicas is wanted; None is all."""
+        change = self.scaling.set_capacity(percent)
+        if self.membership is not Membership.REMOVED:
+            self.scaled(change, automatically=False)
+
     def scaled(self, change: Change | None, *, automatically: bool) -> None:
         """A number of replicas was decided on."""
-        if change is None:
-            return
-        self.progress.scale(change.before, change.after, automatic=automatically)
-        text = f"from {change.before} to {change.after} replicas: {change.reason}"
-        self._notes.of_deployment("scale", self.id, text)
+        if change is not None:
+            self.progress.scale(change.before, change.after, automatic=automatically)
+            self._note_scaled(change)
+
+    def _note_scaled(self, change: Change | None) -> None:
+        if change is not None:
+            text = f"from {change.before} to {change.after} replicas: {change.reason}"
+            self._notes.of_deployment("scale", self.id, text)
 
     # --- what happens ---
 
@@ -209,7 +219,7 @@ class Deployment:
             return
         gave_up, looped = self.failed, self.backoff.looping
         self._count(replica, failure, now)
-        text = summary_of(failure) + what_follows(failure, self.backoff.not_before - now)
+        text = summary_of(failure, without=replica) + what_follows(failure, self.backoff.not_before - now)
         self._notes.of_deployment("replica", self.id, text, replica.replica_id)
         if self.backoff.looping and not looped:
             self._note_crash_loop(failure)
@@ -277,8 +287,7 @@ class Deployment:
         calm_at = self._calm_at()
         if calm_at is not None and calm_at <= now:
             if self.backoff.looping:
-                text = f"has run well for {in_words(CALM_S)}: the crash loop is over"
-                self._notes.of_deployment("replica", self.id, text)
+                self._notes.of_deployment("replica", self.id, "the crash loop is over: it runs well again")
             self.backoff.reset()
             self.last_failure = None
 

@@ -45,9 +45,13 @@ def failure_of(replica: Replica, before: State, signal: Signal, detail: str) -> 
             return None
 
 
-def summary_of(failure: Failure) -> str:
-    """The first line of its message."""
-    return failure.message.partition("\n")[0]
+def summary_of(failure: Failure, without: Replica | None = None) -> str:
+    """The first line of its message; ``without`` a replica's name, where that has been said."""
+    text = failure.message.partition("\n")[0]
+    if without is None:
+        return text
+    name = f"replica {without.replica_id}"
+    return text.replace(f" of {name}", "", 1).replace(f"{name} ", "", 1)
 
 
 def what_follows(failure: Failure, wait_s: float) -> str:
