@@ -219,9 +219,11 @@ class Target(Struct, frozen=True):
             was updated, what ran before that. It is what ``rollback`` returns to.
         replicas: numbers of replicas that scaling has decided on, by ``app#deployment``.
         capacity_percent: how much of every number of replicas is wanted, 0 to 100; None is all.
+        proven: names of the applications that have run as they are wanted.
     """
 
     applications: tuple[ApplicationSpec, ...] = ()
     last_good: tuple[ApplicationSpec, ...] = ()
     replicas: dict[str, int] = {}
     capacity_percent: float | None = None
+    proven: tuple[str, ...] = ()

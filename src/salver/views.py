@@ -13,7 +13,7 @@ class ReplicaView(Struct, frozen=True):
     Attributes:
         state: the reference's enum value.
         reason: why it is in that state, for people; empty when it runs.
-        age_s: since its process was asked for.
+        age_s: since its process was asked for, whoever was the controller then.
         rank: its number among the deployment's replicas; -1 while it has none.
         gpus: indices of those that it has.
         ongoing: requests that it runs; None when that is not known.
@@ -107,7 +107,7 @@ class Happening(Struct, frozen=True):
 
     Attributes:
         kind: ``deploy``, ``delete``, ``rollback``, ``scale``, ``replica`` (started, exited), ``health``,
-            ``recycle``, ``reconfigure``, ``config``, ``controller``.
+            ``recycle``, ``reconfigure``, ``config``, ``controller``, ``proxy``.
         message: for people, with the reason or cause.
         at_s: seconds since 1970.
         number: grows with every happening of an instance; 0 before it was recorded.

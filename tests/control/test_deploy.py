@@ -53,7 +53,10 @@ def test_a_deployment_from_deploy_to_deletion() -> None:
     initialize = InitializeReplica(R0, "unix:/r0", app, spec, 0)
     assert scene.send(ProcessStarted(R0, pid=5, address="unix:/r0")) == [initialize]
     full = DeploymentRoute("shop#model", (ReplicaRoute(R0, "unix:/r0", 0),), 5, -1)
-    assert scene.send(ReplicaInitialized(R0)) == [Publish(Snapshot(7, 3, (shop,), (full,)))]
+    assert scene.send(ReplicaInitialized(R0)) == [
+        SaveTarget(Target((app,), proven=("shop",))),
+        Publish(Snapshot(7, 3, (shop,), (full,))),
+    ]
     assert scene.view().status == "RUNNING"
 
     assert scene.delete() == [SaveTarget(Target()), DrainReplica(R0, "unix:/r0"), Publish(Snapshot(7, 4, (), ()))]
@@ -102,7 +105,8 @@ def test_a_light_change_reaches_the_routers_and_restarts_nothing() -> None:
     shop = ApplicationRoute("shop", "/", "model")
     snapshot = Snapshot(7, 4, (shop,), (route,))
     before = application_spec(deployment_spec())
-    assert commands == [SaveTarget(Target((application_spec(changed),), last_good=(before,))), Publish(snapshot)]
+    target = Target((application_spec(changed),), last_good=(before,), proven=("shop",))
+    assert commands == [SaveTarget(target), Publish(snapshot)]
     assert scene.cluster.snapshot() == snapshot
 
 

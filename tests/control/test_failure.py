@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from scene import Scene, deployment_spec, kills, starts
+from scene import Scene, application_spec, deployment_spec, kills, starts
 
+from salver.control.backoff import CALM_S, FAILURES_OF_A_CRASH_LOOP
 from salver.control.events import (
+    FoundProcess,
     InitializeFailed,
     KillReplica,
     ProcessExited,
+    Recover,
     ReplicaInitialized,
     StartFailed,
 )
-from salver.control.status import FAILURES_OF_A_CRASH_LOOP
+from salver.records import DeploymentId, Target
 
 R0 = "shop#model#r0"
 R1 = "shop#model#r1"
@@ -80,13 +83,89 @@ def test_a_crash_loop_backs_off_up_to_half_a_minute() -> None:
     assert waits == [10.0, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0, 30.0]
 
 
-def test_ten_seconds_of_running_forgive_the_failures() -> None:
+def test_what_dies_a_while_after_each_start_is_a_crash_loop_too() -> None:
+    """A good run that ends the series has to be longer than any bug takes to show."""
+    scene = Scene()
+    scene.deploy(deployment_spec())
+    scene.running(R0)
+    waits: list[float] = []
+    for number in range(9):
+        scene.wait(11)
+        scene.exited(f"shop#model#r{number}", cause="exited with code 9")
+        died_at = scene.now
+        while f"shop#model#r{number + 1}" not in {view.replica_id for view in scene.deployment().replicas}:
+            scene.wait_for_deadline()
+        waits.append(round(scene.now - died_at, 6))
+        scene.running(f"shop#model#r{number + 1}")
+    assert waits == [0.0, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6]
+
+
+def test_the_status_of_a_crash_loop_says_how_often_why_and_when_it_is_tried_again() -> None:
+    scene = Scene()
+    scene.deploy(deployment_spec())
+    for number in range(FAILURES_OF_A_CRASH_LOOP + 1):
+        while f"shop#model#r{number}" not in {view.replica_id for view in scene.deployment().replicas}:
+            scene.wait_for_deadline()
+        scene.running(f"shop#model#r{number}")
+        scene.wait(2)
+        scene.exited(f"shop#model#r{number}", cause="exited with code 9")
+    scene.now += 1
+
+    view = scene.deployment()
+    often = "crash loop: 6 failures in 13 s"
+    assert (view.status, view.status_trigger) == ("UNHEALTHY", "UNSPECIFIED")
+    assert view.message == f"{often}; the next attempt in 2.2 s; the last: replica shop#model#r5 exited with code 9"
+    assert scene.view().message == view.message
+    assert {note.message for note in scene.notes if note.replica_id} == {
+        f"exited with code 9; {what}"
+        for what in ("a new one is starting", *(f"the next one starts in {s} s" for s in (0.2, 0.4, 0.8, 1.6, 3.2)))
+    }
+    (event,) = (note for note in scene.notes if note.message.startswith("crash loop"))
+    assert (event.kind, event.deployment) == ("replica", "model")
+    last = "the last: replica shop#model#r5 exited with code 9"
+    assert event.message == f"{often}, from now on with pauses of up to 30 s; {last}"
+
+    scene.wait_for_deadline()
+    assert "; another attempt is under way; the last: " in scene.deployment().message
+    scene.running("shop#model#r6")
+    assert scene.deployment().status == "HEALTHY"
+    assert "; all run for now; over after 10 min of that; the last: " in scene.deployment().message
+    scene.wait(CALM_S)
+    assert scene.deployment().message == ""
+    assert scene.notes[-1].message == "the crash loop is over: it runs well again"
+
+
+def test_those_that_ran_long_are_replaced_at_once_however_many_die() -> None:
+    scene = Scene()
+    scene.deploy(deployment_spec(num_replicas=3))
+    scene.running(R0, R1, "shop#model#r2")
+    scene.wait(3600)
+    for number in range(3):
+        assert starts(scene.exited(f"shop#model#r{number}")) == [f"shop#model#r{number + 3}"]
+        scene.running(f"shop#model#r{number + 3}")
+    scene.wait(1)
+    assert starts(scene.exited("shop#model#r3")) == [], "this one has not"
+
+
+def test_what_a_found_replica_did_before_the_controller_restarted_counts() -> None:
+    target = Target((application_spec(deployment_spec(num_replicas=2)),))
+    processes = tuple(
+        FoundProcess(name, DeploymentId("shop", "model"), "v1", slot, 1, f"unix:/{slot}", age_s=3600.0)
+        for slot, name in enumerate(("shop#model#x", "shop#model#y"))
+    )
+    scene = Scene(recover=Recover(target, processes))
+    assert starts(scene.exited("shop#model#x")) == [R0]
+    scene.running(R0)
+    assert starts(scene.exited("shop#model#y")) == [R1]
+
+
+def test_ten_minutes_of_running_forgive_the_failures() -> None:
     scene = Scene()
     scene.deploy(deployment_spec())
     scene.running(R0)
     scene.exited(R0)
     scene.running(R1)
-    scene.wait(9.9)
+    scene.wait(CALM_S - 0.1)
     assert scene.cluster.next_deadline() is not None
     scene.wait(0.1)
     assert scene.cluster.next_deadline() is None
@@ -281,3 +360,13 @@ def test_a_crash_loop_refuses_requests_at_once_and_goes_on_trying() -> None:
     scene.running("shop#model#r6")
     [route] = scene.cluster.snapshot().deployments
     assert route.unavailable == ""
+
+
+def test_a_failure_that_is_over_does_not_make_an_update_of_a_change_of_the_number() -> None:
+    scene = Scene()
+    scene.deploy(deployment_spec())
+    scene.running(R0)
+    scene.exited(R0)
+    scene.running(R1)
+    scene.deploy(deployment_spec(num_replicas=2))
+    assert scene.deployment().status == "UPSCALING"

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from msgspec.structs import replace
-from scene import Scene, address_of, application_spec, deployment_spec, drains, kills, pid_of, starts
+from scene import (
+    WALL_CLOCK_OFFSET,
+    Scene,
+    address_of,
+    application_spec,
+    deployment_spec,
+    drains,
+    kills,
+    pid_of,
+    starts,
+)
 
 from salver.control.events import (
     FoundProcess,
@@ -15,6 +25,7 @@ from salver.control.events import (
     Recover,
     ReplicaInitialized,
     ReplicaReconfigured,
+    SaveTarget,
     StartReplica,
 )
 from salver.records import DeploymentId, Target
@@ -52,8 +63,39 @@ def test_what_runs_is_adopted_and_routed_to_at_once() -> None:
 
     told = ReconfigureReplica(X5, address_of(X5), 1, replace(spec, definition=b""), 0)
     assert scene.send(ReplicaInitialized(X5)) == [told], "what it was told by the controller before is not known"
-    assert scene.send(ReplicaReconfigured(X5, 1)) == []
+    assert scene.send(ReplicaReconfigured(X5, 1)) == [SaveTarget(Target((app,), proven=("shop",)))]
     assert scene.view().status == "RUNNING"
+
+
+def test_that_it_runs_as_it_was_deployed_is_said_once_whoever_is_the_controller() -> None:
+    first = Scene()
+    first.deploy(deployment_spec())
+    first.running(R0)
+    assert [note.message for note in first.notes] == ["deployed, 1 deployment at /", "runs as it was deployed"]
+
+    second = Scene(recover=Recover(first.cluster.target(), (found(R0),)))
+    second.send(ReplicaInitialized(R0, rank=0))
+    second.reconfigured(R0)
+    assert second.deployment().status == "HEALTHY"
+    assert second.notes == [], "nothing was deployed"
+
+    second.deploy(deployment_spec(version="v2"))
+    third = Scene(recover=Recover(second.cluster.target(), (found(R0),)))
+    third.send(ReplicaInitialized(R0, rank=0))
+    assert third.notes == []
+    (new,) = {view.replica_id for view in third.deployment().replicas} - {R0}
+    third.running(new)
+    assert [note.message for note in third.notes] == ["runs as it was deployed"], "the second had not seen that"
+
+
+def test_a_replica_is_as_old_as_its_process_whoever_is_the_controller() -> None:
+    target = Target((application_spec(deployment_spec()),))
+    process = replace(found(R0), age_s=3600.0)
+    scene = Scene(recover=Recover(target, (process,)))
+    scene.now += 5.0
+    (replica,) = scene.deployment().replicas
+    assert replica.age_s == 3605.0
+    assert replica.start_time_s == WALL_CLOCK_OFFSET + scene.now - 3605.0
 
 
 def test_what_was_decided_before_does_not_outlive_a_deletion() -> None:

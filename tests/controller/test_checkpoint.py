@@ -109,7 +109,7 @@ def test_a_newer_format_is_refused_and_not_passed_over(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_had_is_a_startup_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StartupError, match="cannot be used: Not a directory"):
-        FileCheckpoint(tmp_path / "file" / "state", 1)
+        FileCheckpoint(tmp_path / "file" / "state", 1).load()
 
 
 ON_A_SMALL_DISK = """
@@ -119,6 +119,7 @@ from salver.controller.checkpoint import FileCheckpoint
 from salver.records import Target
 folder = Path(sys.argv[1]) / "state"
 checkpoint = FileCheckpoint(folder, 1)
+checkpoint.load()
 checkpoint.save(Target(replicas={"a": 1}))
 filler = open(folder.parent / "filler", "wb", 0)
 try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -51,17 +52,28 @@ async def starts_lists_and_kills(world: World) -> None:
     assert (process.deployment, process.version, process.slot) == (DEPLOYMENT, "v1", 3)
     assert process.pid > 0
     assert process.address
-    assert await world.engine.processes() == [process]
+    assert await world.running() == [process]
+    await ages_grow(world)
     world.engine.kill(process.replica_id)
     assert await world.next_event() == Exited(process.replica_id, killed(world))
     assert await world.engine.processes() == []
+
+
+async def ages_grow(world: World) -> None:
+    """With the time since the start: a controller that has not seen it asks for nothing else."""
+    before = time.monotonic()
+    (first,) = await world.engine.processes()
+    await asyncio.sleep(0.02)
+    (second,) = await world.engine.processes()
+    assert 0.02 <= second.age_s - first.age_s <= time.monotonic() - before
+    assert 0.0 < first.age_s < WITHIN_S
 
 
 async def starting_twice_is_starting_once(world: World) -> None:
     first = await world.start("bbbb", 0)
     second = await world.start("bbbb", 0)
     assert first == second
-    assert await world.engine.processes() == [first]
+    assert await world.running() == [first]
 
 
 async def killing_what_does_not_run_says_so(world: World) -> None:
@@ -115,7 +127,7 @@ async def what_drains_finishes_first(world: World) -> None:
         async with asyncio.timeout(WITHIN_S):
             await client.ask(Drain())
         await caller.next(Kind.GOAWAY)
-        assert await world.engine.processes() == [process]
+        assert await world.running() == [process]
         caller.channel.send(Kind.CREDIT, 1, encode_credit(STREAM_WINDOW_BYTES))
         await caller.next(Kind.DATA, 1)
         caller.channel.send(Kind.CREDIT, 1, encode_credit(STREAM_WINDOW_BYTES))

@@ -192,7 +192,7 @@ async def large_values_are_shared_and_let_go(world: World) -> None:
             assert np.array_equal(received, array)
             assert not np.shares_memory(received, array)
         assert await ask(caller, 9, "echo", 1) == 1
-        assert process in await world.engine.processes()
+        assert process in await world.running()
 
 
 async def who_calls_what_is_killed_is_told(world: World) -> None:

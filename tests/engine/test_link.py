@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from salver.engine.interface import Exited, NotStarted, ReplicaProcess, Started
+from salver.engine.interface import Exited, NotStarted, ReplicaProcess, Restarted, Started
 from salver.engine.local.link import (
     DumpStack,
     KillProcess,
@@ -30,6 +30,7 @@ TO_CONTROLLER: list[ToController] = [
     Started(PROCESS),
     NotStarted("app#d#2", "could not fork"),
     Exited("app#d#1", "killed by SIGKILL"),
+    Restarted("proxy", "was killed by SIGKILL", 2),
     ProcessList((PROCESS,), (1, 2)),
     ProcessList(()),
 ]

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from msgspec.structs import replace
+
 from salver.controller.metrics_store import MetricsStore
 from salver.controller.replica_client import ReplicaClient
 from salver.data.channel import Channel, Connect
@@ -55,6 +57,10 @@ class World:
         event = await self.next_event()
         assert isinstance(event, Started), event
         return event.process
+
+    async def running(self) -> list[ReplicaProcess]:
+        """What runs, as it was when it was started: without its age."""
+        return [replace(process, age_s=0.0) for process in await self.engine.processes()]
 
     def client(self, process: ReplicaProcess) -> ReplicaClient:
         """The controller's connection to it."""

@@ -54,10 +54,10 @@ def _from(folder: str, path: str) -> str:
 
 
 def declare(checked: CheckedConfig, instance: Instance) -> ControlClient:
-    """Tell the instance; its control API. Exits with 2 and a sentence when it refuses."""
+    """Tell the instance; its control API. Exits with a sentence when it refuses: 2, or 1 if no config would do."""
     control = ControlClient(instance.control_socket)
     try:
         control.declare(checked.document)
     except ControlRefused as error:
-        fail(str(error), 2)
+        fail(str(error), 1 if error.status >= 500 else 2)
     return control

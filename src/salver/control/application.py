@@ -39,6 +39,7 @@ class Application:
         spec: what is wanted.
         good: what ran before; None for nothing.
         decided: numbers of replicas that were decided on before, by ``app#deployment``.
+        proven: whether it has run as a whole, as it is wanted.
         capacity_percent: how much of every number is wanted; None is all.
         deployed_at_s: wall time of the deploy.
     """
@@ -53,6 +54,7 @@ class Application:
         deployed_at_s: float,
         good: ApplicationSpec | None = None,
         decided: Mapping[str, int] | None = None,
+        proven: bool = False,
         capacity_percent: float | None = None,
     ) -> None:
         self._fleet = fleet
@@ -65,7 +67,7 @@ class Application:
         self.deleting = False
         self.route: ApplicationRoute | None = None
         self.deployments: dict[str, Deployment] = {}
-        self._proven = False
+        self.proven = proven
         self._aim(spec, deployed_at_s, decided)
 
     @property
@@ -89,7 +91,7 @@ class Application:
 
     def deploy(self, spec: ApplicationSpec, deployed_at_s: float) -> None:
         """This is wanted from now on; a deployment that is on its way out begins anew."""
-        if self._proven and not self.deleting and spec != self.spec:
+        if self.proven and not self.deleting and spec != self.spec:
             self.good = self.spec
         if self.deleting:
             self.good = None
@@ -99,13 +101,13 @@ class Application:
         """Return to the last good specification, if there is one."""
         to = self.good
         if to is not None and not self.deleting:
-            self.good = self.spec if self._proven else None
+            self.good = self.spec if self.proven else None
             self._aim(to, deployed_at_s)
 
     def _aim(self, spec: ApplicationSpec, deployed_at_s: float, decided: Mapping[str, int] | None = None) -> None:
         """``decided`` is what the last controller left: for what is new here now, not for what is deployed later."""
         if spec != self.spec:
-            self._proven = False
+            self.proven = False
         self.spec = spec
         self.deployed_at_s = deployed_at_s
         self.deleting = False
@@ -140,7 +142,7 @@ class Application:
         """How much of every number of replicas is wanted."""
         self.capacity_percent = percent
         for deployment in self.deployments.values():
-            deployment.scaling.capacity_percent = percent
+            deployment.set_capacity(percent)
 
     def delete(self) -> None:
         """Nothing of it is wanted any more, and nothing reaches it from now on."""
@@ -160,8 +162,8 @@ class Application:
         for deployment in self.deployments.values():
             commands += deployment.reconcile(now, at_s)
         if self.settled:
-            if not self._proven and not self.deleting:
-                self._proven = True
+            if not self.proven and not self.deleting:
+                self.proven = True
                 self._notes.of_application("deploy", self.spec.name, "runs as it was deployed")
             commands += self._end_retirement(now, at_s)
         if not self.deleting:

@@ -54,6 +54,8 @@ from salver.records import ApplicationSpec, Capacity, DeploymentId, Target
 from salver.views import ApplicationView
 from salver.wire.snapshot import Snapshot
 
+_NOTHING = Target()
+
 
 class Cluster:
     """Decides. Does no I/O, has no clock and no randomness of its own.
@@ -137,6 +139,7 @@ class Cluster:
             last_good=tuple(application.good for application in wanted if application.good is not None),
             replicas={key: number for application in wanted for key, number in application.replicas_decided.items()},
             capacity_percent=self._capacity_percent,
+            proven=tuple(application.spec.name for application in wanted if application.proven),
         )
 
     def autoscaled(self) -> frozenset[str]:
@@ -226,9 +229,8 @@ class Cluster:
         self._recovered = True
         self._saved = target
         self._capacity_percent = target.capacity_percent
-        good = {spec.name: spec for spec in target.last_good}
         for spec in target.applications:
-            self._applications[spec.name] = self._new_application(spec, now, good.get(spec.name), target.replicas)
+            self._applications[spec.name] = self._new_application(spec, now, target)
         saved = SavedSpecs(target)
         commands: list[Command] = []
         for process in processes:
@@ -245,9 +247,9 @@ class Cluster:
             self._notes.of_application("deploy", spec.name, f"deployed, {_described(spec)}")
         else:
             changed = spec != existing.spec or existing.deleting
-            existing.deploy(spec, now + self._wall_clock_offset())
             what = f"updated, {_described(spec)}" if changed else "deployed again, unchanged"
             self._notes.of_application("deploy", spec.name, what)
+            existing.deploy(spec, now + self._wall_clock_offset())
 
     def _delete(self, name: str) -> None:
         application = self._applications.get(name)
@@ -261,8 +263,8 @@ class Cluster:
             return
         if application.another_wants(application.good.route_prefix, self._prefixes_wanted()):
             return  # whoever asked was told so; or somebody took it since then
+        self._notes.of_application("rollback", name, f"rolled back, {_described(application.good)}")
         application.roll_back(now + self._wall_clock_offset())
-        self._notes.of_application("rollback", name, f"rolled back, {_described(application.spec)}")
 
     def _scale(self, event: ScaleDeployment, now: float) -> None:
         deployment = self.deployment(event.deployment)
@@ -276,21 +278,17 @@ class Cluster:
             for application in self._applications.values():
                 application.set_capacity(percent)
 
-    def _new_application(
-        self,
-        spec: ApplicationSpec,
-        now: float,
-        good: ApplicationSpec | None = None,
-        decided: dict[str, int] | None = None,
-    ) -> Application:
+    def _new_application(self, spec: ApplicationSpec, now: float, saved: Target = _NOTHING) -> Application:
+        """``saved`` tells of one that is new only to this controller."""
         return Application(
             self._fleet,
             self._jitter,
             self._notes,
             spec,
             deployed_at_s=now + self._wall_clock_offset(),
-            good=good,
-            decided=decided,
+            good=next((each for each in saved.last_good if each.name == spec.name), None),
+            decided=saved.replicas,
+            proven=spec.name in saved.proven,
             capacity_percent=self._capacity_percent,
         )
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
-from salver.control.backoff import CALM_S, Backoff
+from salver.control.backoff import Backoff
 from salver.control.events import Command, Load
-from salver.control.failure import Failure, failure_of, summary_of
+from salver.control.failure import Failure, failure_of, in_words, summary_of, what_follows
 from salver.control.fleet import Fleet
 from salver.control.notes import Notes
 from salver.control.placement import Unplaceable
+from salver.control.progress import Progress
 from salver.control.ranks import assign_ranks, free_rank
 from salver.control.replica import CONSTRUCTED, LASTING, Replica, Signal, State, settings_of
 from salver.control.rollout import Plan, plan
@@ -31,14 +32,6 @@ class Membership(Enum):
     TARGET = "in the application's target"
     RETIRING = "dropped by an update that is not through; serves on until it is"
     REMOVED = "only waits for its processes to end"
-
-
-class Goal(Enum):
-    """What the last change was about; the value is the deployment's status on the way there."""
-
-    UPDATE = "UPDATING"
-    UPSCALE = "UPSCALING"
-    DOWNSCALE = "DOWNSCALING"
 
 
 class Deployment:
@@ -69,9 +62,7 @@ class Deployment:
         self.spec = spec
         self.scaling = scaling
         self.membership = Membership.TARGET
-        self.goal = Goal.UPDATE
-        self.scaled_automatically = False
-        self.reached = False
+        self.progress = Progress()
         self.backoff = Backoff(jitter)
         self.last_failure: Failure | None = None
         self.waits_for = ""
@@ -161,9 +152,10 @@ class Deployment:
     def aim(self, application: ApplicationSpec, spec: DeploymentSpec) -> None:
         """A deploy: this is wanted from now on, and what failed before is tried again."""
         before = self.wanted
-        failed = self.failed
-        self.scaling.aim(spec)
+        failed = self.failed or (self.backoff.failures > 0 and not self.settled)
+        change = self.scaling.aim(spec)
         self._set_goal(spec, before, failed=failed)
+        self._note_scaled(change)
         if spec.version != self.spec.version:
             self._version_ran = False
         self.membership = Membership.TARGET
@@ -190,14 +182,10 @@ class Deployment:
 
     def _set_goal(self, spec: DeploymentSpec, before: int, *, failed: bool) -> None:
         same = spec.version == self.spec.version and settings_of(spec, 0) == settings_of(self.spec, 0)
-        if not same or failed or self.backoff.failures:
-            self.goal = Goal.UPDATE
-        elif self.scaling.wanted == before or (not self.reached and self.goal is Goal.UPDATE):
-            return
-        else:
-            self.goal = Goal.UPSCALE if self.scaling.wanted > before else Goal.DOWNSCALE
-        self.scaled_automatically = False
-        self.reached = False
+        if not same or failed:
+            self.progress.update()
+        elif self.scaling.wanted != before:
+            self.progress.scale(before, self.scaling.wanted, automatic=False)
 
     def _hand_on(self, application: ApplicationSpec, spec: DeploymentSpec) -> None:
         for replica in self.replicas:
@@ -205,15 +193,22 @@ class Deployment:
                 replica.application = application
                 replica.deployment = spec
 
+    def set_capacity(self, percent: float | None) -> None:
+        """How much of every number of replicas is wanted; None is all."""
+        change = self.scaling.set_capacity(percent)
+        if self.membership is not Membership.REMOVED:
+            self.scaled(change, automatically=False)
+
     def scaled(self, change: Change | None, *, automatically: bool) -> None:
         """A number of replicas was decided on."""
-        if change is None:
-            return
-        self.goal = Goal.UPSCALE if change.after > change.before else Goal.DOWNSCALE
-        self.scaled_automatically = automatically
-        self.reached = False
-        text = f"from {change.before} to {change.after} replicas: {change.reason}"
-        self._notes.of_deployment("scale", self.id, text)
+        if change is not None:
+            self.progress.scale(change.before, change.after, automatic=automatically)
+            self._note_scaled(change)
+
+    def _note_scaled(self, change: Change | None) -> None:
+        if change is not None:
+            text = f"from {change.before} to {change.after} replicas: {change.reason}"
+            self._notes.of_deployment("scale", self.id, text)
 
     # --- what happens ---
 
@@ -222,19 +217,31 @@ class Deployment:
         failure = failure_of(replica, before, signal, detail)
         if failure is None:
             return
-        self._notes.of_deployment("replica", self.id, summary_of(failure), replica.replica_id)
+        gave_up, looped = self.failed, self.backoff.looping
+        self._count(replica, failure, now)
+        text = summary_of(failure, without=replica) + what_follows(failure, self.backoff.not_before - now)
+        self._notes.of_deployment("replica", self.id, text, replica.replica_id)
+        if self.backoff.looping and not looped:
+            self._note_crash_loop(failure)
+        if self.failed and not gave_up:
+            self._note_failed()
+
+    def _count(self, replica: Replica, failure: Failure, now: float) -> None:
         if replica.version not in (self.spec.version, self._target[1].version):
             return
         if self._target[1] is not self.spec:
             self._good_failures += failure.in_constructor
         elif replica.version == self.spec.version:
             self.last_failure = failure
-            gave_up = self.failed
             self._constructor_failures += failure.in_constructor
-            if self.failed and not gave_up:
-                self._note_failed()
         # A recovering replica counts as one that ran: the controller's restart is not its version's fault.
-        self.backoff.fail(now, worked_before=self._version_ran or not failure.in_constructor)
+        worked_before = self._version_ran or not failure.in_constructor
+        self.backoff.fail(now, worked_before=worked_before, ran_s=replica.ran_s(now))
+
+    def _note_crash_loop(self, failure: Failure) -> None:
+        often = f"{self.backoff.failures} failures in {in_words(self.backoff.lasted_s)}"
+        text = f"crash loop: {often}, from now on with pauses of up to 30 s; the last: {summary_of(failure)}"
+        self._notes.of_deployment("replica", self.id, text)
 
     def _note_failed(self) -> None:
         what = " What ran before goes on." if self._good is not None else ""
@@ -279,6 +286,8 @@ class Deployment:
         """Forget failures that enough good running has followed."""
         calm_at = self._calm_at()
         if calm_at is not None and calm_at <= now:
+            if self.backoff.looping:
+                self._notes.of_deployment("replica", self.id, "the crash loop is over: it runs well again")
             self.backoff.reset()
             self.last_failure = None
 
@@ -376,23 +385,12 @@ class Deployment:
         if any(r.state in CONSTRUCTED and r.version == self._target[1].version for r in self.replicas):
             self._good_failures = 0
         stopping = any(replica.stopping for replica in self.replicas)
-        if self.settled and not (self.goal is Goal.DOWNSCALE and stopping):
-            self.reached = True
+        self.progress.look(settled=self.settled, stopping=stopping)
 
     def _calm_at(self) -> float | None:
-        """When the failures so far stop counting.
-
-        Either a replica that began to run after the last of them, or, when nothing is missing, all of them,
-        has to run for ``CALM_S``. Silence proves nothing: slow constructors and long waits are silent, too.
-        """
-        if not self.backoff.failures:
-            return None
-        last = self.backoff.last_failure_at
-        running = self.running
-        proven = [replica.since for replica in running if replica.since >= last]
-        if not proven and running and self.settled:
-            proven = [last]
-        return min(proven) + CALM_S if proven else None
+        """When the failures so far stop counting."""
+        since = [replica.ran_since for replica in self.running if replica.ran_since is not None]
+        return self.backoff.calm_at(since, complete=self.settled)
 
     def _forgive(self) -> None:
         self.backoff.reset()

@@ -47,7 +47,7 @@ class SetCapacity(Struct, frozen=True):
 
 
 class FoundProcess(Struct, frozen=True):
-    """A replica process that was already running when this controller started."""
+    """A replica process that was already running when this controller started; for how long, ``age_s`` says."""
 
     replica_id: str
     deployment: DeploymentId
@@ -57,6 +57,7 @@ class FoundProcess(Struct, frozen=True):
     address: str
     gpus: GpuShares = ()
     resources: Resources = Resources()
+    age_s: float = 0.0
 
 
 class Recover(Struct, frozen=True):

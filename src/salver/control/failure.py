@@ -19,11 +19,13 @@ class Failure(Struct, frozen=True):
         in_constructor: it never got to take a request; the version may be to blame.
         trigger: the reference's status trigger.
         message: the first line is a summary, the user's traceback follows when there is one.
+        replaced: another replica is started for it.
     """
 
     in_constructor: bool
     trigger: str
     message: str
+    replaced: bool = False
 
 
 def failure_of(replica: Replica, before: State, signal: Signal, detail: str) -> Failure | None:
@@ -36,16 +38,34 @@ def failure_of(replica: Replica, before: State, signal: Signal, detail: str) -> 
         case State.INITIALIZING:
             return _startup_failure(_constructor_message(replica, signal, detail))
         case State.RUNNING | State.RECOVERING | State.UPDATING | State.BLOCKED | State.HUNG:
-            message = f"{_loss_message(replica, before, signal, detail)}; a new one is starting"
+            message = _loss_message(replica, before, signal, detail)
             trigger = "HEALTH_CHECK_FAILED" if signal is Signal.UNHEALTHY else "UNSPECIFIED"
-            return Failure(in_constructor=False, trigger=trigger, message=message)
+            return Failure(in_constructor=False, trigger=trigger, message=message, replaced=True)
         case State.DRAINING | State.KILLING | State.GONE:
             return None
 
 
-def summary_of(failure: Failure) -> str:
-    """The first line of its message."""
-    return failure.message.partition("\n")[0]
+def summary_of(failure: Failure, without: Replica | None = None) -> str:
+    """The first line of its message; ``without`` a replica's name, where that has been said."""
+    text = failure.message.partition("\n")[0]
+    if without is None:
+        return text
+    name = f"replica {without.replica_id}"
+    return text.replace(f" of {name}", "", 1).replace(f"{name} ", "", 1)
+
+
+def what_follows(failure: Failure, wait_s: float) -> str:
+    """To be put after its message: what becomes of the replica's place, and in how many seconds."""
+    if not failure.replaced:
+        return ""
+    return "; a new one is starting" if wait_s <= 0 else f"; the next one starts in {in_words(wait_s)}"
+
+
+def in_words(seconds: float) -> str:
+    """A time, as exactly as people want to know it."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _startup_failure(message: str) -> Failure:

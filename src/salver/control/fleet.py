@@ -95,6 +95,7 @@ class Fleet:
     ) -> Replica:
         resources, gpus = process.resources, process.gpus
         replica = Replica(process.replica_id, process.slot, application, deployment, resources, gpus, now)
+        replica.created_at = replica.ran_since = now - process.age_s
         replica.locate(process.pid, process.address)
         self._add(replica)
         return replica

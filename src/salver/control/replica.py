@@ -214,6 +214,7 @@ class Replica:
         self.resources = resources
         self.gpus = gpus
         self.created_at = now
+        """When its process was asked for, also of one that was found."""
         self.rank = -1
         """Its number among the deployment's replicas; -1 when it has none, or it is not known."""
         self.told: Settings | None = None
@@ -228,6 +229,8 @@ class Replica:
         """Why it is silent or failed a health check, for people; empty when all is well."""
         self.pid: int | None = None
         self.address = ""
+        self.ran_since: float | None = None
+        """When it began to take requests; one that was found probably did from its start on."""
         self.state = State.GONE
         self.since = now
         self.deadline: float | None = None
@@ -253,6 +256,10 @@ class Replica:
     def troubled(self) -> bool:
         """It may serve, and others should be preferred."""
         return self.state is State.BLOCKED or self.health_failures > 0
+
+    def ran_s(self, now: float) -> float:
+        """For how long it has taken requests; 0 when it never did."""
+        return 0.0 if self.ran_since is None else now - self.ran_since
 
     def begin(self, state: State, now: float, why: str) -> list[Command]:
         """Enter the first state: STARTING, or for a process that was found RECOVERING or KILLING."""
@@ -291,6 +298,7 @@ class Replica:
         self.since = now
         if state is State.RUNNING:
             self.trouble = ""
+            self.ran_since = now if self.ran_since is None else self.ran_since
         elif state is State.RECOVERING:
             self.told = None
         elif state in (State.INITIALIZING, State.UPDATING):

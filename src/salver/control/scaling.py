@@ -32,7 +32,7 @@ class Scaling:
 
     def __init__(self, spec: DeploymentSpec, decided: int | None, capacity_percent: float | None) -> None:
         self._spec = spec
-        self.capacity_percent = capacity_percent
+        self._capacity_percent = capacity_percent
         self.decided = decided
         self._decisions: list[ScalingDecision] = []
         self._autoscaler = Autoscaler(spec.autoscaling) if spec.autoscaling is not None else None
@@ -59,13 +59,14 @@ class Scaling:
 
     def _share_of(self, number: int) -> int:
         """Of a number, what the capacity allows: rounded half up, and one at least unless nothing is wanted."""
-        percent = self.capacity_percent
+        percent = self._capacity_percent
         if percent is None or number == 0:
             return number
         return max(1, int(number * percent / 100 + 0.5)) if percent > 0 else 0
 
-    def aim(self, spec: DeploymentSpec) -> None:
+    def aim(self, spec: DeploymentSpec) -> Change | None:
         """A deploy. What autoscaling decided stays, and what somebody outside decided does not."""
+        before, reason = self.wanted, self._reason_of_deploy(spec)
         self._spec = spec
         if spec.autoscaling is None:
             self._autoscaler = None
@@ -75,6 +76,22 @@ class Scaling:
             self.decided = None
         else:
             self._autoscaler.aim(spec.autoscaling)
+        return self._change(before, reason)
+
+    def _reason_of_deploy(self, spec: DeploymentSpec) -> str:
+        if spec.autoscaling is not None:
+            return f"deployed with {spec.autoscaling.min_replicas} to {spec.autoscaling.max_replicas} replicas"
+        reason = f"deployed with num_replicas={spec.num_replicas}"
+        if self.decided is None:
+            return reason
+        who = "autoscaling had decided on" if self.automatic else "the control API had asked for"
+        return f"{reason}; {who} {self.decided}"
+
+    def set_capacity(self, percent: float | None) -> Change | None:
+        """How much of every number is wanted; None is all."""
+        before, reason = self.wanted, f"target_capacity went from {_in_words(self._capacity_percent)}"
+        self._capacity_percent = percent
+        return self._change(before, f"{reason} to {_in_words(percent)}")
 
     def set_from_outside(self, number: int, at_s: float) -> Change | None:
         """Somebody has decided; None when that changes nothing."""
@@ -105,7 +122,10 @@ class Scaling:
         if self.wanted == before:
             return None
         self._decisions = [*self._decisions, ScalingDecision(at_s, reason, before, self.wanted)][-_DECISIONS_KEPT:]
-        return Change(before, self.wanted, reason)
+        return self._change(before, reason)
+
+    def _change(self, before: int, reason: str) -> Change | None:
+        return None if self.wanted == before else Change(before, self.wanted, reason)
 
     def next_deadline(self) -> float | None:
         """When a delay that is under way ends."""
@@ -116,3 +136,7 @@ class Scaling:
         if self._autoscaler is None:
             return None
         return msgspec.structs.replace(self._autoscaler.view(self.wanted), decisions=tuple(self._decisions))
+
+
+def _in_words(percent: float | None) -> str:
+    return "100 %" if percent is None else f"{percent:g} %"

@@ -7,7 +7,10 @@ from collections import Counter
 from msgspec import Struct
 
 from salver.control.application import Application
-from salver.control.deployment import Deployment, Goal, Membership
+from salver.control.backoff import CALM_S
+from salver.control.deployment import Deployment, Membership
+from salver.control.failure import Failure, in_words, summary_of, what_follows
+from salver.control.progress import Goal
 from salver.control.replica import Replica, State
 from salver.views import ApplicationView, DeploymentView, ReplicaView
 
@@ -35,9 +38,6 @@ _AUTOSCALING = "AUTOSCALING"
 FAILURES_OF_THE_UNHEALTHY = 2
 """One failure while others serve is replaced before anyone should look."""
 
-FAILURES_OF_A_CRASH_LOOP = 5
-"""More than these in a row, and requests are refused while no replica runs, rather than left to wait."""
-
 
 class DeploymentStatus(Struct, frozen=True):
     """The reference's status and trigger, and a message for people, empty when all is well."""
@@ -47,10 +47,10 @@ class DeploymentStatus(Struct, frozen=True):
     message: str
 
 
-def deployment_status(deployment: Deployment) -> DeploymentStatus:
+def deployment_status(deployment: Deployment, now: float) -> DeploymentStatus:
     """How the deployment is doing."""
-    failure = deployment.last_failure
-    message = failure.message if failure else ""
+    failure, progress = deployment.last_failure, deployment.progress
+    message = _failure_message(deployment, failure, now) if failure else ""
     if deployment.waits_for:
         message = "\n".join(filter(None, (f"waiting for room: {deployment.waits_for}", message)))
     if deployment.membership is Membership.REMOVED:
@@ -58,19 +58,35 @@ def deployment_status(deployment: Deployment) -> DeploymentStatus:
     if deployment.failed:
         trigger = failure.trigger if failure else "REPLICA_STARTUP_FAILED"
         return DeploymentStatus("DEPLOY_FAILED", trigger, message)
-    if deployment.reached and deployment.settled:
-        return DeploymentStatus("HEALTHY", _COMPLETED[deployment.goal], message if deployment.waits_for else "")
+    lasting = deployment.waits_for or deployment.backoff.looping  # worth saying although everything runs
+    if progress.reached and deployment.settled:
+        return DeploymentStatus("HEALTHY", _COMPLETED[progress.goal], message if lasting else "")
     if _unhealthy(deployment):
         return DeploymentStatus("UNHEALTHY", failure.trigger if failure else "UNSPECIFIED", message)
-    if deployment.reached:
-        return DeploymentStatus("HEALTHY", _COMPLETED[deployment.goal], message)
-    trigger = _AUTOSCALING if deployment.scaled_automatically else "CONFIG_UPDATE_STARTED"
-    return DeploymentStatus(deployment.goal.value, trigger, message)
+    if progress.reached:
+        return DeploymentStatus("HEALTHY", _COMPLETED[progress.goal], message)
+    trigger = _AUTOSCALING if progress.automatic else "CONFIG_UPDATE_STARTED"
+    return DeploymentStatus(progress.goal.value, trigger, message)
+
+
+def _failure_message(deployment: Deployment, failure: Failure, now: float) -> str:
+    """What failed last and what follows from it; of a crash loop, how often that was so, and in which time."""
+    backoff = deployment.backoff
+    wait_s = backoff.not_before - now
+    if not backoff.looping or deployment.failed:
+        summary, newline, traceback = failure.message.partition("\n")
+        return summary + what_follows(failure, wait_s) + newline + traceback
+    if deployment.settled:
+        following = f"all run for now; over after {in_words(CALM_S)} of that"
+    else:
+        following = f"the next attempt in {in_words(wait_s)}" if wait_s > 0 else "another attempt is under way"
+    often = f"{backoff.failures} failures in {in_words(backoff.lasted_s)}"
+    return f"crash loop: {often}; {following}; the last: {failure.message}"
 
 
 def _unhealthy(deployment: Deployment) -> bool:
     """Of a deployment that lacks replicas: whether failures are to blame, and more than a passing one."""
-    if deployment.reached and not deployment.running:
+    if deployment.progress.reached and not deployment.running:
         return True
     return deployment.version_ran and deployment.backoff.failures >= FAILURES_OF_THE_UNHEALTHY
 
@@ -79,19 +95,19 @@ def unavailable_reason(deployment: Deployment) -> str:
     """Why waiting for it is no use; empty when it serves or soon will."""
     if deployment.serving:
         return ""
-    summary = deployment_status(deployment).message.partition("\n")[0]
+    summary = summary_of(deployment.last_failure) if deployment.last_failure else ""
     if deployment.failed:
         return f"it failed to deploy: {summary}"
-    if deployment.backoff.failures > FAILURES_OF_A_CRASH_LOOP:
+    if deployment.backoff.looping:
         return f"its replicas crash again and again: {summary}"
     return ""
 
 
-def application_status(application: Application) -> tuple[str, str]:
+def application_status(application: Application, now: float) -> tuple[str, str]:
     """Status and message: the worst of its deployments."""
     if application.deleting:
         return "DELETING", ""
-    statuses = [deployment_status(deployment) for deployment in application.target_deployments]
+    statuses = [deployment_status(deployment, now) for deployment in application.target_deployments]
     for bad in ("DEPLOY_FAILED", "UNHEALTHY"):
         for status in statuses:
             if status.status == bad:
@@ -103,7 +119,7 @@ def application_status(application: Application) -> tuple[str, str]:
 
 def application_view(application: Application, now: float, wall_clock_offset: float) -> ApplicationView:
     """The application, all of its deployments, also those on the way out, and their replicas."""
-    status, message = application_status(application)
+    status, message = application_status(application, now)
     ingress = application.deployments.get(application.spec.ingress)
     docs_path = "" if ingress is None else ingress.docs_path
     prefix = (application.spec.route_prefix or "").rstrip("/")
@@ -123,7 +139,7 @@ def application_view(application: Application, now: float, wall_clock_offset: fl
 
 
 def _deployment_view(deployment: Deployment, now: float, wall_clock_offset: float) -> DeploymentView:
-    status = deployment_status(deployment)
+    status = deployment_status(deployment, now)
     replicas = tuple(_replica_view(replica, now, wall_clock_offset) for replica in deployment.replicas)
     return DeploymentView(
         name=deployment.id.name,

@@ -40,8 +40,12 @@ class Checkpoint(Protocol):
         ...
 
     def load(self) -> Target:
-        """The newest target that can be read; an empty one when none was ever saved. Raises StartupError."""
+        """The newest target that can be read; an empty one when none was ever saved. Raises StateUnreadable."""
         ...
+
+
+class StateUnreadable(StartupError):
+    """What is saved cannot be read, and must not be taken for nothing. The message names files and reasons."""
 
 
 class _Damaged(Exception):
@@ -49,24 +53,17 @@ class _Damaged(Exception):
 
 
 class FileCheckpoint:
-    """A checkpoint in a folder of its own, which is made when missing.
+    """A checkpoint in a folder of its own, which is made by ``load`` when it is missing.
 
     Args:
         folder: for this alone.
         epoch: of this controller; generations of higher ones are newer.
-
-    Raises:
-        StartupError: the folder cannot be had.
     """
 
     def __init__(self, folder: Path, epoch: int) -> None:
         self._folder = folder
         self._epoch = epoch
         self._number = 0
-        try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise StartupError(f"the state folder {folder} cannot be used: {error.strerror}") from error
 
     def save(self, target: Target) -> None:
         body = msgspec.msgpack.encode(target)
@@ -88,7 +85,12 @@ class FileCheckpoint:
 
     def load(self) -> Target:
         reasons: list[str] = []
-        for path in self._generations():
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            generations = self._generations()
+        except OSError as error:
+            raise StateUnreadable(f"the state folder {self._folder} cannot be used: {error.strerror}") from error
+        for path in generations:
             try:
                 target = self._read(path)
             except _Damaged as damage:
@@ -98,12 +100,12 @@ class FileCheckpoint:
                 logger.error("a saved state cannot be read, the one before it is used: %s", reason)
             return target
         if reasons:
-            raise StartupError("no saved state can be read:\n  " + "\n  ".join(reasons))
+            raise StateUnreadable("no saved state can be read:\n  " + "\n  ".join(reasons))
         return Target()
 
     def _generations(self) -> list[Path]:
-        """Newest first."""
-        return sorted(self._folder.glob(f"*{_SUFFIX}"), reverse=True)
+        """Newest first. Raises OSError; ``glob`` would find nothing in a folder that cannot be read."""
+        return sorted((path for path in self._folder.iterdir() if path.suffix == _SUFFIX), reverse=True)
 
     def _read(self, path: Path) -> Target:
         try:
@@ -115,7 +117,7 @@ class FileCheckpoint:
         if not newline or len(words) != 3 or words[0] != _MAGIC or not words[1].isdigit():
             raise _Damaged("it is not a saved state, or its beginning is lost")
         if int(words[1]) > _FORMAT:
-            raise StartupError(
+            raise StateUnreadable(
                 f"the saved state {path} has format {int(words[1])}, and this version of Salver reads {_FORMAT} at "
                 "most: go on with the version that wrote it"
             )

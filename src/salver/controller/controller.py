@@ -35,7 +35,7 @@ from salver.control.events import (
 from salver.controller.checkpoint import Checkpoint
 from salver.controller.demand import LoadWatch
 from salver.controller.failpoints import Failpoint, reach
-from salver.controller.history import History
+from salver.controller.history import History, happening_of
 from salver.controller.metrics_store import MetricsStore
 from salver.controller.operations import Operations
 from salver.controller.policy_host import PolicyHost
@@ -50,7 +50,7 @@ from salver.controller.refusals import (
 from salver.controller.still_to_come import StillToCome
 from salver.data.channel import Connect
 from salver.data.load_board import LoadBoard
-from salver.engine.interface import Engine, EngineEvent, Exited, NotStarted, ReplicaProcess, Started
+from salver.engine.interface import Engine, EngineEvent, Exited, NotStarted, ReplicaProcess, Restarted, Started
 from salver.records import ApplicationSpec, DeploymentId, Target
 from salver.telemetry.metrics import registry
 from salver.views import ApplicationView, DeploymentView, Happening, ReplicaView
@@ -121,9 +121,13 @@ class Controller:
     # --- life -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Take over: the saved target and the replicas that already run."""
-        self._engine.open(self._engine_event)
+        """Take over: the saved target and the replicas that already run.
+
+        Raises:
+            StateUnreadable: there is no saved target to be had; nothing has happened, and it may be tried again.
+        """
         target = self._checkpoint.load()
+        self._engine.open(self._engine_event)
         processes = await self._engine.processes()
         self._operations.found(processes)
         self._operations.start()
@@ -335,6 +339,8 @@ class Controller:
         elif isinstance(event, NotStarted):
             logger.error("replica %s could not be started: %s", event.replica_id, event.reason)
             self.handle(StartFailed(event.replica_id, event.reason))
+        elif isinstance(event, Restarted):
+            self.tell(happening_of(event))
         else:
             self._exited(event)
 
@@ -355,6 +361,7 @@ def _found(process: ReplicaProcess) -> FoundProcess:
         process.address,
         process.gpus,
         process.resources,
+        process.age_s,
     )
 
 

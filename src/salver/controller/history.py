@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from salver.engine.interface import Restarted
 from salver.views import Happening
 
 logger = logging.getLogger("salver.controller")
@@ -27,6 +28,11 @@ _LINE_BYTES = 64 * 1024
 _MESSAGE_CHARACTERS = 2000  # a thousand of them are kept in memory, and sent to everyone who asks
 _CUT = "\n…\n"
 _decoder = msgspec.json.Decoder(Happening)
+
+_RESTARTED = {
+    "controller": ("the controller", "it is back, everything went on"),
+    "proxy": ("a proxy", "it is back; the connections that it had were cut"),
+}
 
 
 class History:
@@ -152,6 +158,13 @@ class History:
             raise
         self._lines = len(self._kept)
         self._begin_line = b""
+
+
+def happening_of(restart: Restarted) -> Happening:
+    """That the controller or a proxy runs again: what became of it, and what that has cost."""
+    who, after = _RESTARTED[restart.role]
+    often = f" ended {restart.times} times; the last one" if restart.times > 1 else ""
+    return Happening(restart.role, f"{who}{often} {restart.cause}; {after}")
 
 
 def _bounded(message: str) -> str:

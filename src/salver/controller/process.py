@@ -10,6 +10,7 @@ from salver.controller.api import ControlServer
 from salver.controller.checkpoint import FileCheckpoint
 from salver.controller.controller import Controller
 from salver.controller.declarations import Declarations
+from salver.controller.unreadable_state import start_when_readable
 from salver.data.channel import connect_unix
 from salver.data.load_board import LoadBoard
 from salver.engine.local.admin_token import valid_tokens
@@ -20,7 +21,7 @@ from salver.engine.local.settings import BACKLOG, ControllerStart
 
 
 async def main(start: ControllerStart) -> None:
-    """Run until SIGTERM, or until the supervisor lets go. Raises StartupError when what is saved cannot be read."""
+    """Run until SIGTERM, or until the supervisor lets go."""
     instance = start.instance
     answer(start.pulse)
     terminated = asyncio.Event()
@@ -45,7 +46,8 @@ async def main(start: ControllerStart) -> None:
         tell=controller.tell,
         still_to_come=controller.still_to_come.are,
     )
-    await controller.start()
+    if not await start_when_readable(controller, start, terminated):
+        return
     declarations.start()
     routing = start.listening.routing
     publishing = await loop.create_unix_server(controller.publisher.accept, sock=routing, backlog=BACKLOG)

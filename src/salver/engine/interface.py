@@ -20,6 +20,7 @@ class ReplicaProcess(Struct, frozen=True):
         pid, address: known once it runs; the address can be dialled from then on.
         resources, gpus: what it has reserved, and got for that; it sees no other GPUs.
         logging: how it logs, None for as the instance.
+        age_s: since when it runs, at the moment when it is told of; of no use later.
     """
 
     replica_id: str
@@ -31,6 +32,7 @@ class ReplicaProcess(Struct, frozen=True):
     resources: Resources = Resources()
     gpus: GpuShares = ()
     logging: LoggingSpec | None = None
+    age_s: float = 0.0
 
 
 class Started(Struct, frozen=True, tag=True):
@@ -59,7 +61,21 @@ class Exited(Struct, frozen=True, tag=True):
     stack: str = ""
 
 
-EngineEvent = Started | NotStarted | Exited
+class Restarted(Struct, frozen=True, tag=True):
+    """A process that is no replica has ended by itself, and runs again.
+
+    Attributes:
+        role: ``controller``: the one before this; or ``proxy``.
+        cause: of its last end, for people: ``was killed by SIGKILL``.
+        times: how often it has ended since a controller was last told.
+    """
+
+    role: str
+    cause: str
+    times: int = 1
+
+
+EngineEvent = Started | NotStarted | Exited | Restarted
 
 
 class Engine(Protocol):

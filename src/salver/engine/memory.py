@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any
@@ -101,6 +102,7 @@ class _Life:
         self.process = process
         self.replica = replica
         self.killed = asyncio.Event()
+        self.started_at = time.monotonic()
         self._stop_listening = stop_listening
 
     async def live(self) -> str:
@@ -149,7 +151,8 @@ class MemoryEngine:
         self._on_event = on_event
 
     async def processes(self) -> list[ReplicaProcess]:
-        return [life.process for life in self._running.values()]
+        now = time.monotonic()
+        return [msgspec.structs.replace(life.process, age_s=now - life.started_at) for life in self._running.values()]
 
     def capacity(self) -> Capacity:
         """Everything: reservations are for processes."""

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 from msgspec import Struct
 
-from salver.engine.interface import Exited, NotStarted, ReplicaProcess, Started
+from salver.engine.interface import Exited, NotStarted, ReplicaProcess, Restarted, Started
 from salver.errors import ProtocolError
 
 _LENGTH = struct.Struct("<I")
@@ -46,7 +46,7 @@ class ProcessList(Struct, frozen=True, tag=True):
 
 
 ToSupervisor = StartProcess | KillProcess | ListProcesses | DumpStack
-ToController = Started | NotStarted | Exited | ProcessList
+ToController = Started | NotStarted | Exited | Restarted | ProcessList
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,8 +50,13 @@ class ReplicaChildren:
         return self._by_id.get(replica_id)
 
     def running(self) -> tuple[ReplicaProcess, ...]:
-        """All that have not been reaped."""
-        return tuple(child.replica for child in self._by_id.values() if child.replica is not None)
+        """All that have not been reaped, with their ages of now."""
+        now = time.monotonic()
+        return tuple(
+            replace(child.replica, age_s=now - child.started_at)
+            for child in self._by_id.values()
+            if child.replica is not None
+        )
 
     def start(self, process: ReplicaProcess) -> Started | NotStarted:
         """Fork it, unless it runs."""

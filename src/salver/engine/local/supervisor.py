@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from salver.engine.interface import Exited
+from salver.engine.interface import Exited, Restarted
 from salver.engine.local.children import Child, Children, share_with_children
 from salver.engine.local.controller_link import ControllerLink
 from salver.engine.local.instance import Instance
@@ -85,6 +85,8 @@ class Supervisor:
         )
         self._pulses: dict[Child, Pulse] = {}
         self._restarts: dict[tuple[str, int], Restart] = {}
+        self._untold: dict[tuple[str, int], Restarted] = {}
+        self._controller_listens = False
         self._epoch = 0  # counts, as saved states do: a clock that is set back would make new ones old
         self._stopping: str | None = None
 
@@ -126,6 +128,7 @@ class Supervisor:
                 self._start_controller()
             else:
                 self._start_proxy(number)
+            self._tell_of_restarts()
         except OSError as error:
             say_as_supervisor(self._instance, f"the {role} cannot be started: {error}")
             self._loop.later(_AGAIN_S, partial(self._start, role, number))
@@ -175,6 +178,7 @@ class Supervisor:
             self._pulses.pop(child).stop()
             if child.role == "controller":
                 self._link.drop()
+                self._controller_listens = False
         if self._stopping is not None:
             self._stop_next(self._stopping)
         elif child.replica is None:
@@ -184,8 +188,22 @@ class Supervisor:
         delay = self._restarts.setdefault((child.role, child.number), Restart()).delay_after(
             time.monotonic() - child.started_at
         )
-        say_as_supervisor(self._instance, f"the {child.role} {cause}; starting it again")
+        ended = _in_words(child, cause)
+        say_as_supervisor(self._instance, f"the {child.role} {ended}; starting it again")
+        before = self._untold.get((child.role, child.number))
+        times = 1 if before is None else before.times + 1
+        self._untold[child.role, child.number] = Restarted(child.role, ended, times)
         self._loop.later(delay, partial(self._start, child.role, child.number))
+
+    def _tell_of_restarts(self) -> None:
+        """What has ended and runs again, once, and not before a controller is there that will remember it."""
+        if not self._controller_listens:
+            return
+        for role in ("controller", "proxy"):
+            for child in self._children.of(role):
+                restarted = self._untold.pop((role, child.number), None)
+                if restarted is not None:
+                    self._link.tell(restarted)
 
     # --- what the controller says -----------------------------------------------------------------------
 
@@ -207,6 +225,8 @@ class Supervisor:
             assert isinstance(message, ListProcesses)
             proxies = tuple(child.pid for child in self._children.of("proxy"))
             self._link.tell(ProcessList(self._replicas.running(), proxies))
+            self._controller_listens = True  # it asks when it has what was saved, not before
+            self._tell_of_restarts()
 
     # --- the end ----------------------------------------------------------------------------------------
 
@@ -254,3 +274,10 @@ class Supervisor:
         self._loop.end()
         end_children()
         self._instance.remove()
+
+
+def _in_words(child: Child, cause: str) -> str:
+    """What became of a controller or proxy, after its name."""
+    if child.killed:
+        return f"did not answer for {SILENT_S:.0f} s and was {cause}"
+    return f"was {cause}" if cause.startswith("killed") else cause
