@@ -13,6 +13,7 @@ from salver.control.events import (
     ReplicaWorn,
     SetCapacity,
 )
+from salver.control.replica import SILENT_AFTER_S
 from salver.records import Capacity, Resources
 
 
@@ -49,7 +50,7 @@ def test_a_hung_replica_gets_nothing_and_is_killed_in_the_end() -> None:
     scene = scene_with(1)
     scene.send(ReplicaSilent(ids(0)[0], "no sign of life", hung=True))
     assert scene.routed() == ()
-    assert kills(scene.wait(29)) == []
+    assert kills(scene.wait(30 - SILENT_AFTER_S - 1)) == []
     commands = scene.wait(1)
     assert (kills(commands), starts(commands)) == (ids(0), ids(1))
     assert "was silent for 30 s and is killed" in scene.deployment().message

@@ -27,6 +27,9 @@ from salver.control.events import (
 )
 from salver.records import ApplicationSpec, DeploymentId, DeploymentSpec, GpuShares, Resources
 
+SILENT_AFTER_S = 2.0
+"""How long a replica gives no sign of life before anybody says so."""
+
 START_TIMEOUT_S = 10.0
 """How long the engine may take to start a process; a fork takes milliseconds, so this is a hung machine."""
 
@@ -316,7 +319,7 @@ class Replica:
             case State.INITIALIZING | State.RECOVERING | State.UPDATING:
                 return self.deployment.startup_timeout_s
             case State.HUNG:
-                return self.deployment.hang_timeout_s
+                return max(self.deployment.hang_timeout_s - SILENT_AFTER_S, 0.0)
             case State.DRAINING:
                 return self.deployment.graceful_shutdown_timeout_s + DRAIN_MARGIN_S
             case State.KILLING:

@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 
 from salver.control.events import Event, ReplicaResponsive, ReplicaSilent
+from salver.control.replica import SILENT_AFTER_S
 from salver.data.load_board import LoadBoard
 
-SILENT_AFTER_S = 2.0
 _LOOK_EVERY_S = 0.25
 _LATE_S = 0.5
 _HUNG = "no sign of life for 2 s: it is stopped, or native code holds Python's lock (the GIL)"
