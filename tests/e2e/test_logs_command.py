@@ -94,6 +94,10 @@ def test_what_is_asked_for(shared: SalverRun) -> None:
     assert replica
     assert said(logs(run, "--replica", replica[1])) == {"parent says one"}
     assert logs(run, "first/Parent", "-n", "1").startswith("ERROR ")
+    for asked in (["logs", "first/Parnet"], ["logs", "--replica", "x"]):
+        assert "No line of the log is about that." in run.cli(*asked).stderr
+    assert "Nothing is known to have happened to first/Parnet." in run.cli("events", "first/Parnet").stderr
+    assert run.cli("events", "first/Parent").stderr == ""
 
 
 def said(text: str) -> set[str]:

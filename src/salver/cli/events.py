@@ -37,6 +37,8 @@ def events(of: tuple[str, str], follow: bool, as_json: bool, instance: str | Non
     control = control_of(instance)
     app, deployment = of
     after = _print(control.events(0, 0.0, app, deployment), 0, as_json=as_json)
+    if not after and app:
+        say(f"Nothing is known to have happened to {'/'.join(filter(None, of))}.")
     while follow:
         try:
             after = _print(control.events(after, _WAIT_S, app, deployment), after, as_json=as_json)

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from salver.cli.instance_option import instance_option
+from salver.cli.output import say
 from salver.engine.local.instance import Instance, find_instance, running_instances
 from salver.engine.local.log_folder import log_folders
 from salver.telemetry.log_files import Follower, LogRecord, Wanted, last_records
@@ -47,8 +48,11 @@ def logs(
     running, folder = _find(instance)
     follower = Follower(folder) if follow and running is not None else None
     try:
-        for record in last_records(folder, wanted, lines):
+        found = last_records(folder, wanted, lines)
+        for record in found:
             _show(record, as_json)
+        if not found and lines and wanted != Wanted():
+            say("No line of the log is about that.")
         if follower is not None and running is not None:
             _follow(running, follower, wanted, as_json)
     except BrokenPipeError:
