@@ -97,7 +97,7 @@ def test_what_is_asked_for(shared: SalverRun) -> None:
     for asked in (["logs", "first/Parnet"], ["logs", "--replica", "x"]):
         assert "No line of the log is about that." in run.cli(*asked).stderr
     assert "Nothing is known to have happened to first/Parnet." in run.cli("events", "first/Parnet").stderr
-    assert run.cli("events", "first/Parent").stderr == ""
+    assert run.cli("events", "first").stderr == ""
 
 
 def said(text: str) -> set[str]:
