@@ -36,7 +36,8 @@ CONFIG = "serve.yaml"
 
 
 def make_unreadable(run: SalverRun) -> None:
-    """And end the controller that has read it."""
+    """And end the controller that has read it, when nobody who started the instance asks it any more."""
+    run.wait_for_output("DEPLOYMENT .*\n.*Worker ")
     for path in (run.folder / "state").iterdir():
         path.write_bytes(cut(path.read_bytes()))
     os.kill(run.pids()["controller"][0], signal.SIGKILL)
