@@ -119,6 +119,12 @@ def test_scale_asks_for_replicas_where_that_is_allowed(salver_start: Run, tmp_pa
     scaled = run.cli("scale", "open/Hello", "3")
     assert (scaled.returncode, scaled.stderr) == (0, "open/Hello gets 3 replicas.\n")
     eventually("three run", lambda: len(run.pids()["replica"]) == 3, WITHIN_S)
+    (tmp_path / "serve.yaml").write_text(config + "\ntarget_capacity: 50")
+    assert run.cli("deploy", "serve.yaml", timeout=WITHIN_S).returncode == 0
+    assert (
+        run.cli("scale", "open/Hello", "4").stderr == "open/Hello gets 2 replicas: 4 at a target_capacity of 50%.\n"
+    )
+    assert run.cli("scale", "open/Hello", "1").stderr == "open/Hello gets 1 replica.\n"
     nobody = run.cli("scale", "open/Nobody", "3")
     assert nobody.returncode == 1
     assert "Nobody" in nobody.stderr
