@@ -220,6 +220,8 @@ class Target(Struct, frozen=True):
         replicas: numbers of replicas that scaling has decided on, by ``app#deployment``.
         capacity_percent: how much of every number of replicas is wanted, 0 to 100; None is all.
         proven: names of the applications that have run as they are wanted.
+        deployed_at_s: when each application was deployed last, seconds since 1970, by name. It tells a deploy from
+            the next, also for who waits for one while controllers change.
     """
 
     applications: tuple[ApplicationSpec, ...] = ()
@@ -227,3 +229,4 @@ class Target(Struct, frozen=True):
     replicas: dict[str, int] = {}
     capacity_percent: float | None = None
     proven: tuple[str, ...] = ()
+    deployed_at_s: dict[str, float] = {}

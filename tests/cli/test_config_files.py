@@ -49,6 +49,10 @@ applications:
 """
 
 
+DEPLOYED = CONFIG[CONFIG.index("applications:") :]
+"""Without what only the start of an instance heeds."""
+
+
 def salver(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     import os
 
@@ -178,7 +182,7 @@ def test_an_application_that_cannot_be_built_fails_the_run(salver_run: Run, tmp_
 
 def test_deploy_brings_changes_and_deletes(salver_start: Run, tmp_path: Path) -> None:
     (tmp_path / "hello.py").write_text(APP)
-    (tmp_path / "serve.yaml").write_text(CONFIG)
+    (tmp_path / "serve.yaml").write_text(DEPLOYED)
     run = salver_start("--foreground")
     url = run.url.rstrip("/")
     deployed = run.cli("deploy", "serve.yaml", timeout=WITHIN_S)
@@ -195,7 +199,7 @@ def test_deploy_brings_changes_and_deletes(salver_start: Run, tmp_path: Path) ->
     assert again.returncode == 0
     assert run.pids()["replica"] == replicas, "nothing has changed: nothing restarts"
 
-    only_one = CONFIG.partition("  - name: two")[0]
+    only_one = DEPLOYED.partition("  - name: two")[0]
     (tmp_path / "serve.yaml").write_text(only_one)
     assert run.cli("deploy", "serve.yaml", timeout=WITHIN_S).returncode == 0
     eventually("the other is gone", lambda: set(run.status()["applications"]) == {"one"}, WITHIN_S)
@@ -205,7 +209,7 @@ def test_a_deploy_that_fails_shows_the_replica_s_traceback(salver_start: Run, tm
     (tmp_path / "hello.py").write_text(
         APP.replace("    def __call__", "    def __init__(self):\n        1 / 0\n\n    def __call__")
     )
-    (tmp_path / "serve.yaml").write_text(CONFIG)
+    (tmp_path / "serve.yaml").write_text(DEPLOYED)
     run = salver_start("--foreground")
     deployed = run.cli("deploy", "serve.yaml", timeout=WITHIN_S)
     assert deployed.returncode == 1
@@ -217,7 +221,7 @@ def test_a_deploy_that_fails_shows_the_replica_s_traceback(salver_start: Run, tm
 
 def test_no_wait_returns_when_it_is_accepted(salver_start: Run, tmp_path: Path) -> None:
     (tmp_path / "hello.py").write_text("import time\nwhile True:\n    time.sleep(1)\n")
-    (tmp_path / "serve.yaml").write_text(CONFIG)
+    (tmp_path / "serve.yaml").write_text(DEPLOYED)
     run = salver_start("--foreground")
     deployed = run.cli("deploy", "serve.yaml", "--no-wait", timeout=WITHIN_S)
     assert (deployed.returncode, deployed.stderr) == (0, "Sent deploy request successfully.\n")

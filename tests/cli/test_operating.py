@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +11,9 @@ import pytest
 import yaml
 
 from harness.http import get
-from harness.instance import SalverRun, command_line
+from harness.instance import SalverRun
 from harness.processes import living
+from harness.terminal import on_a_terminal
 from harness.waiting import eventually
 
 WITHIN_S = 60.0
@@ -191,37 +189,6 @@ def test_what_cannot_be_imported_changes_nothing(salver_run: Run, tmp_path: Path
 
 
 # --- terminals --------------------------------------------------------------------------------------------
-
-
-def on_a_terminal(run: SalverRun, *argv: str, said: str = "", until: str = "") -> tuple[int | None, str]:
-    """Run a command on a terminal of its own: its exit code, None when it was ended after ``until``, and output.
-
-    Args:
-        said: what is typed.
-    """
-    terminal, its_side = pty.openpty()
-    environment = {**os.environ, "XDG_RUNTIME_DIR": str(run.runtime), "TERM": "xterm", "COLUMNS": "120"}
-    process = subprocess.Popen(
-        command_line(("salver", *argv)),
-        cwd=run.cwd,
-        env=environment,
-        stdin=its_side,
-        stdout=its_side,
-        stderr=its_side,
-    )
-    os.close(its_side)
-    os.write(terminal, said.encode())
-    output = ""
-    try:
-        while not (until and until in output):
-            output += os.read(terminal, 4096).decode(errors="replace")
-    except OSError:  # the other side is closed: it has ended
-        pass
-    if until:
-        process.kill()
-    code = process.wait(WITHIN_S)
-    os.close(terminal)
-    return None if until else code, output
 
 
 def test_progress_is_drawn_on_a_terminal(salver_start: Run, tmp_path: Path) -> None:

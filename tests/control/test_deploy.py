@@ -45,8 +45,9 @@ def test_a_deployment_from_deploy_to_deletion() -> None:
     shop = ApplicationRoute("shop", "/", "model")
 
     empty = DeploymentRoute("shop#model", (), max_ongoing_requests=5, max_queued_requests=-1)
+    at_s = {"shop": scene.now + WALL_CLOCK_OFFSET}
     assert scene.send(DeployApplication(app)) == [
-        SaveTarget(Target((app,))),
+        SaveTarget(Target((app,), deployed_at_s=at_s)),
         StartReplica(R0, slot=0, deployment=spec),
         Publish(Snapshot(7, 2, (shop,), (empty,))),
     ]
@@ -54,7 +55,7 @@ def test_a_deployment_from_deploy_to_deletion() -> None:
     assert scene.send(ProcessStarted(R0, pid=5, address="unix:/r0")) == [initialize]
     full = DeploymentRoute("shop#model", (ReplicaRoute(R0, "unix:/r0", 0),), 5, -1)
     assert scene.send(ReplicaInitialized(R0)) == [
-        SaveTarget(Target((app,), proven=("shop",))),
+        SaveTarget(Target((app,), proven=("shop",), deployed_at_s=at_s)),
         Publish(Snapshot(7, 3, (shop,), (full,))),
     ]
     assert scene.view().status == "RUNNING"
@@ -88,7 +89,9 @@ def test_an_unchanged_deploy_restarts_nothing_but_is_a_deploy() -> None:
     scene.running(R0)
     scene.now += 50
 
-    assert scene.deploy(deployment_spec()) == []
+    at_s = {"shop": scene.now + WALL_CLOCK_OFFSET}
+    target = Target((application_spec(deployment_spec()),), proven=("shop",), deployed_at_s=at_s)
+    assert scene.deploy(deployment_spec()) == [SaveTarget(target)]
     assert scene.view().last_deployed_time_s == scene.now + WALL_CLOCK_OFFSET
     assert scene.deployment().status == "HEALTHY"
 
@@ -105,7 +108,8 @@ def test_a_light_change_reaches_the_routers_and_restarts_nothing() -> None:
     shop = ApplicationRoute("shop", "/", "model")
     snapshot = Snapshot(7, 4, (shop,), (route,))
     before = application_spec(deployment_spec())
-    target = Target((application_spec(changed),), last_good=(before,), proven=("shop",))
+    at_s = {"shop": scene.now + WALL_CLOCK_OFFSET}
+    target = Target((application_spec(changed),), last_good=(before,), proven=("shop",), deployed_at_s=at_s)
     assert commands == [SaveTarget(target), Publish(snapshot)]
     assert scene.cluster.snapshot() == snapshot
 

@@ -51,19 +51,21 @@ def recovered(*processes: FoundProcess, num_replicas: int = 1, version: str = "v
 def test_what_runs_is_adopted_and_routed_to_at_once() -> None:
     spec = deployment_spec()
     app = application_spec(spec)
-    scene = Scene(recover=Recover(Target((app,)), (found(X5, slot=4),)))
+    scene = Scene(recover=Recover(Target((app,), deployed_at_s={"shop": 12.5}), (found(X5, slot=4),)))
 
     route = DeploymentRoute("shop#model", (ReplicaRoute(X5, address_of(X5), 4),), 5, -1)
     assert scene.first_commands == [
         InitializeReplica(X5, address_of(X5), app, spec),
         Publish(Snapshot(7, 1, (ApplicationRoute("shop", "/", "model"),), (route,))),
     ]
+    assert scene.view().last_deployed_time_s == 12.5, "who waits for that deploy knows it by its time"
     assert scene.deployment().replica_states == {"RECOVERING": 1}
     assert scene.deployment().replicas[0].pid == pid_of(X5)
 
     told = ReconfigureReplica(X5, address_of(X5), 1, replace(spec, definition=b""), 0)
     assert scene.send(ReplicaInitialized(X5)) == [told], "what it was told by the controller before is not known"
-    assert scene.send(ReplicaReconfigured(X5, 1)) == [SaveTarget(Target((app,), proven=("shop",)))]
+    saved = Target((app,), proven=("shop",), deployed_at_s={"shop": 12.5})
+    assert scene.send(ReplicaReconfigured(X5, 1)) == [SaveTarget(saved)]
     assert scene.view().status == "RUNNING"
 
 

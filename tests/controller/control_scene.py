@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from salver.controller.api import ControlServer
+from salver.controller.api_records import Declaration, DeclaredAnswer
 from salver.controller.checkpoint import MemoryCheckpoint
 from salver.controller.controller import Controller
 from salver.controller.refusals import ConfigRefused
@@ -77,11 +78,11 @@ class Configs:
         self.taken: JsonDict | None = None
         self.states: dict[str, Build] = {}
 
-    async def declare(self, config: JsonDict) -> tuple[str, ...]:
+    async def declare(self, config: JsonDict) -> DeclaredAnswer:
         if "applications" not in config:
             raise ConfigRefused(("applications: is missing", "htp_options: is unknown"))
         self.taken = config
-        return ("tracing_config has no effect",)
+        return DeclaredAnswer(("tracing_config has no effect",), 7.5)
 
     def forget(self, name: str) -> None:
         self.states.pop(name, None)
@@ -91,6 +92,9 @@ class Configs:
 
     def builds(self) -> dict[str, Build]:
         return self.states
+
+    def declaration(self) -> Declaration | None:
+        return None if self.taken is None else Declaration(7.5)
 
 
 class Server:

@@ -88,9 +88,10 @@ def test_rolling_back(client: ControlClient) -> None:
     view = client.wait_settled("app", 30)
     assert view is not None
     assert (view.status, view.can_roll_back) == ("RUNNING", True)
-    client.rollback("app")
+    rolled_back_at_s = client.rollback("app")
     view = client.wait_settled("app", 30)
     assert view is not None
+    assert view.last_deployed_time_s == rolled_back_at_s
     assert {replica.version for replica in view.deployments[0].replicas if replica.state == "RUNNING"} == {"v1"}
 
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from harness.waiting import eventually
-from salver.controller.api_records import StatusAnswer
+from salver.controller.api_records import Declaration, DeclaredAnswer, StatusAnswer
 from salver.controller.client import ControlClient, ControlRefused
 from salver.controller.documents import instance_details, unready, with_builds
 from salver.controller.redaction import REDACTED, redacted, redacted_places
@@ -132,7 +132,8 @@ def test_a_password_is_shown_to_nobody(server: Server, client: ControlClient) ->
 
 def test_a_config_is_taken_or_refused_with_all_problems(server: Server, client: ControlClient) -> None:
     config = {"applications": [{"import_path": "m:a"}]}
-    assert client.declare(config) == ("tracing_config has no effect",)
+    assert client.declare(config) == DeclaredAnswer(("tracing_config has no effect",), 7.5)
+    assert client.status().declaration == Declaration(7.5)
     assert server.configs.taken == config
     with pytest.raises(ControlRefused, match="applications: is missing\nhtp_options: is unknown") as refused:
         client.declare({"htp_options": {}})

@@ -15,6 +15,7 @@ import pytest
 
 from data.scene import run as run_within_30_s
 from harness.processes import descendants, is_alive
+from salver.controller.api_records import Declaration
 from salver.controller.declarations import ConfigRefused, Declarations
 from salver.controller.declared_state import BuildState
 from salver.controller.refusals import PrefixTaken
@@ -72,13 +73,14 @@ class Instance:
         self.to_come: list[tuple[str, ...]] = []
         self.changed = asyncio.Event()
 
-    def deploy(self, spec: ApplicationSpec) -> None:
+    def deploy(self, spec: ApplicationSpec) -> float:
         for other in self.specs.values():
             if other.name != spec.name and spec.route_prefix == other.route_prefix and spec.route_prefix is not None:
                 raise PrefixTaken(f"prefix {spec.route_prefix} is being used by '{other.name}'")
         self.specs[spec.name] = spec
         self.deployed.append(spec.name)
         self.changed.set()
+        return float(len(self.deployed))
 
     def delete(self, name: str) -> None:
         del self.specs[name]
@@ -147,10 +149,13 @@ def test_what_is_declared_is_built_and_deployed(instance: Instance, capfd: pytes
 
     async def test() -> None:
         async with instance.started() as declarations:
-            assert await declarations.declare(wanted) == ()
+            accepted = await declarations.declare(wanted)
+            assert accepted.warnings == ()
             assert set(declarations.builds()) <= {"a", "b"}
             await instance.built(declarations)
             assert declarations.builds() == {}
+            times = {name: instance.deployed.index(name) + 1.0 for name in "ab"}
+            assert declarations.declaration() == Declaration(accepted.accepted_at_s, times)
             assert declarations.config() == wanted
 
     run(test())

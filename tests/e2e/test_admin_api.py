@@ -242,9 +242,11 @@ def config(**more: Any) -> dict[str, Any]:
 
 
 def test_a_config_over_the_network(admin_run: SalverRun) -> None:
-    assert ask(admin_run, "PUT", "/api/serve/applications/", config()) == (200, {"warnings": []})
+    status, accepted = ask(admin_run, "PUT", "/api/serve/applications/", config())
+    assert (status, accepted["warnings"]) == (200, [])
     status, state = ask(admin_run, "GET", "/api/v1/status?settled=declared&wait_s=60")
     assert status == 200
+    assert state["declaration"]["accepted_at_s"] == accepted["accepted_at_s"]
     assert {each["name"]: each["status"] for each in state["applications"]} == {
         "default": "RUNNING",
         "declared": "RUNNING",

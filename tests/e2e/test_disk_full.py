@@ -99,6 +99,24 @@ def deploy_second(run: SmallRun) -> None:
     assert view.status == "RUNNING", view
 
 
+def test_a_config_that_cannot_be_saved_is_no_mistake_of_its_author(run: SmallRun, tmp_path: Path) -> None:
+    (tmp_path / "serve.yaml").write_text(
+        "applications: [{name: more, import_path: 'worker:app', route_prefix: /more}]"
+    )
+    run.fill()
+    deployed = subprocess.run(
+        command_line(("salver", "deploy", "serve.yaml")),
+        cwd=tmp_path,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(run.runtime)},
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_S,
+        check=False,
+    )
+    assert "Error: the config cannot be saved: [Errno 28] No space left on device" in deployed.stderr
+    assert deployed.returncode == 1
+
+
 def test_serving_goes_on_and_what_is_wanted_is_saved_when_there_is_room_again(run: SmallRun) -> None:
     (first,) = run.replicas("default")
     filling = run.fill()

@@ -205,7 +205,7 @@ def test_the_default_of_host_is_this_machine_alone() -> None:
 def test_what_has_no_effect_is_told() -> None:
     text = APP + "proxy_location: Disabled\ngrpc_options: {port: 1}\ncontroller_options: {}\n"
     assert [line.partition(": ")[2] for line in parse_config(text, "f").warnings] == [
-        'proxy_location="Disabled": is accepted but has no effect in this version',
+        'proxy_location="Disabled": is accepted but has no effect in this version; it is "EveryNode"',
         "grpc_options: is accepted but has no effect in this version",
         "controller_options: is accepted but has no effect in this version",
     ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any, cast
 
+from salver.cli.awaited import Awaited
+from salver.cli.consequences import options_without_effect, removed_by
 from salver.cli.output import fail, say
 from salver.cli.requests import CheckedConfig
 from salver.controller.client import ControlClient, ControlRefused
@@ -53,11 +55,29 @@ def _from(folder: str, path: str) -> str:
     return path if "://" in path else os.path.join(folder, os.path.expanduser(path))
 
 
-def declare(checked: CheckedConfig, instance: Instance) -> ControlClient:
-    """Tell the instance; its control API. Exits with a sentence when it refuses: 2, or 1 if no config would do."""
+def declare(checked: CheckedConfig, instance: Instance) -> Awaited:
+    """Tell the instance, and say what that takes away; what there is to wait for.
+
+    Exits with a sentence when the instance refuses: with 2 when the config is wrong, with 1 when it cannot take it.
+    """
     control = ControlClient(instance.control_socket)
+    removed = removed_by(checked, control.status())
     try:
-        control.declare(checked.document)
+        accepted = control.declare(checked.document)
     except ControlRefused as error:
         fail(str(error), 1 if error.status >= 500 else 2)
-    return control
+    for name in removed:
+        say(f"{name}: removed, the file does not name it")
+    return Awaited(checked.applications, accepted_at_s=accepted.accepted_at_s)
+
+
+def compare(checked: CheckedConfig, instance: Instance) -> None:
+    """Say what ``declare`` would take away."""
+    for name in removed_by(checked, ControlClient(instance.control_socket).status()):
+        say(f"{name}: would be removed, the file does not name it")
+
+
+def warn_of_what_stays(checked: CheckedConfig, instance: Instance) -> None:
+    """Say what the file wants of the instance itself, and will not get."""
+    for sentence in options_without_effect(checked, instance.info()):
+        say(f"Warning: {sentence}")

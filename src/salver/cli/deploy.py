@@ -9,14 +9,18 @@ from importlib import import_module
 import click
 
 from salver.cli.application_flags import ApplicationFlags, application_flags
+from salver.cli.awaited import Awaited
+from salver.cli.config_path import is_config_file
 from salver.cli.following import Hold
 from salver.cli.instance_option import instance_option
-from salver.cli.output import say
-from salver.cli.requests import BuildRequest
+from salver.cli.output import fail, say
+from salver.cli.requests import BuildRequest, CheckedConfig
 from salver.cli.sections import SectionedCommand
 from salver.cli.source import build_request, refuse_arguments_of_config
 from salver.controller.client import ControlClient
-from salver.engine.local.instance import Instance, find_instance
+from salver.engine.local.instance import Instance, find_instance, running_instances
+
+_ANSWER_BYTES = 64
 
 
 @click.command(cls=SectionedCommand, context_settings={"show_default": True})
@@ -24,7 +28,7 @@ from salver.engine.local.instance import Instance, find_instance
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
 @application_flags
 @click.option("--wait/--no-wait", default=True, help="Return when everything runs or has failed, or at once.")
-@click.option("--dry-run", is_flag=True, help="Only check a config file.")
+@click.option("--dry-run", is_flag=True, help="Only check a config file, and compare it.")
 @instance_option
 def deploy(
     config_or_import_path: str,
@@ -47,44 +51,72 @@ def deploy(
     What did not change goes on running. Applications that an earlier config file brought and this one does not name
     are deleted; those that were deployed otherwise stay.
     """
-    if os.path.isfile(config_or_import_path):
+    if is_config_file(config_or_import_path):
         refuse_arguments_of_config(arguments, application)
         checked = import_module("salver.cli.declaring").read_config(config_or_import_path, application.app_dir)
         if dry_run:
+            _compare(checked, instance)
             say(f"{config_or_import_path} is in order.")
             return
         found = find_instance(instance)
-        import_module("salver.cli.declaring").declare(checked, found)
-        names = checked.applications
+        awaited = _declare(checked, found)
     elif dry_run:
         raise click.UsageError(f"--dry-run checks config files, and there is no file {config_or_import_path!r}.")
     else:
         found = find_instance(instance)
-        names = _build(build_request(config_or_import_path, arguments, application), found)
+        awaited = _build(build_request(config_or_import_path, arguments, application), found)
     say("Sent deploy request successfully.")
     if wait:
-        _wait(found, names)
+        _wait(found, awaited)
 
 
-def _build(request: BuildRequest, instance: Instance) -> tuple[str, ...]:
+def _compare(checked: CheckedConfig, name: str | None) -> None:
+    """Say what the file would change that it does not name, where there is an instance to compare it with."""
+    running = running_instances()
+    if name is None and not running:
+        return
+    if name is None and len(running) > 1:
+        say("Several instances are running: the file is compared with what runs only with --instance NAME.")
+        return
+    declaring, found = import_module("salver.cli.declaring"), find_instance(name)
+    declaring.warn_of_what_stays(checked, found)
+    declaring.compare(checked, found)
+
+
+def _declare(checked: CheckedConfig, instance: Instance) -> Awaited:
+    declaring = import_module("salver.cli.declaring")
+    declaring.warn_of_what_stays(checked, instance)
+    return declaring.declare(checked, instance)
+
+
+def _build(request: BuildRequest, instance: Instance) -> Awaited:
     """Have a child build and deploy it: whatever the user's modules start ends with it."""
+    reading, writing = os.pipe()
 
     def main() -> None:
-        import_module("salver.cli.deploying").build_and_deploy(request, instance, wait=False)
+        deployed_at_s: float = import_module("salver.cli.deploying").build_and_deploy(request, instance)
+        os.write(writing, repr(deployed_at_s).encode())
 
     code = Hold(instance, None).have_done(f"salver: build {request.import_path}", main)
+    os.close(writing)
     if code:
         sys.exit(code)
-    return (request.name,)
+    answer = os.read(
+        reading, _ANSWER_BYTES
+    )  # not to the end: what user code has left running may hold the other side
+    os.close(reading)
+    if not answer:
+        fail(f"{request.import_path} was not deployed: its code ended the process that imports it.", 1)
+    return Awaited((request.name,), deployed_at_s=float(answer))
 
 
-def _wait(instance: Instance, names: tuple[str, ...]) -> None:
-    from salver.cli.deploying import wait_or_fail
-    from salver.cli.progress import progress_on_stderr
+def _wait(instance: Instance, awaited: Awaited) -> None:
+    from salver.cli.deploying import watch_or_fail
 
     try:
-        wait_or_fail(ControlClient(instance.control_socket), names, progress_on_stderr())
+        watch_or_fail(ControlClient(instance.control_socket), awaited)
     except KeyboardInterrupt:
         say("The instance goes on with it; `salver status` shows how far it is.")
         sys.exit(130)
-    say(f"Ready at {instance.info().url}" if names else "Nothing runs any more: the file names no application.")
+    nothing = "Nothing that files have deployed runs any more: this one names no application."
+    say(f"Ready at {instance.info().url}" if awaited.names else nothing)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
+from salver.cli.awaited import Awaited
 from salver.cli.loading import load_application, look_in
 from salver.cli.output import fail, say
-from salver.cli.progress import Progress, wait_until_running
+from salver.cli.progress import progress_on_stderr
 from salver.cli.requests import BuildRequest
+from salver.cli.waiting import wait_until_running, watch_until_running
 from salver.controller.client import ControlClient, ControlRefused, ControlUnreachable
 from salver.engine.local.instance import Instance
 from salver.errors import ConfigurationError, SerializationError, ServeException, StartupError
@@ -21,22 +24,28 @@ _SERVES_WITHIN_S = 30.0
 _LOOK_EVERY_S = 0.02
 
 
-def build_and_deploy(request: BuildRequest, instance: Instance, *, wait: bool = True) -> str:
-    """Do it; where the application answers. Exits with 1, 2 or 3 and a sentence when it fails."""
-    prefix = None if request.route_prefix in {"", "none", "None"} else request.route_prefix
-    spec = _build(request, prefix)
-    control = ControlClient(instance.control_socket)
+def build_and_deploy(request: BuildRequest, instance: Instance) -> float:
+    """Do it, without waiting for it to run; its ``last_deployed_time_s``. Exits with 1 or 2 and a sentence."""
+    spec = _build(request)
     try:
-        control.deploy(spec)
+        return ControlClient(instance.control_socket).deploy(spec)
     except ControlRefused as error:
         fail(str(error), 1)
-    if wait:
-        wait_or_fail(control, [request.name])
+
+
+def where_it_answers(request: BuildRequest, instance: Instance) -> str:
+    """The application's URL, in words if it has none."""
+    prefix = _prefix(request)
     url = instance.info().url.rstrip("/")
     return f"{url}{prefix}" if prefix is not None else "for handles only, without a route"
 
 
-def _build(request: BuildRequest, prefix: str | None) -> ApplicationSpec:
+def _prefix(request: BuildRequest) -> str | None:
+    return None if request.route_prefix in {"", "none", "None"} else request.route_prefix
+
+
+def _build(request: BuildRequest) -> ApplicationSpec:
+    prefix = _prefix(request)
     try:
         check_app_name(request.name)
         check_route_prefix(prefix)
@@ -51,10 +60,22 @@ def _build(request: BuildRequest, prefix: str | None) -> ApplicationSpec:
         fail(str(error), 1)
 
 
-def wait_or_fail(control: ControlClient, names: Sequence[str], progress: Progress | None = None) -> None:
+def wait_or_fail(instance: Instance, names: Sequence[str]) -> None:
     """Wait until they run. Exits with 1 or 3 and the message of the one that failed."""
+    with _failing():
+        wait_until_running(ControlClient(instance.control_socket), names)
+
+
+def watch_or_fail(control: ControlClient, awaited: Awaited) -> None:
+    """The same for one deploy, with all news of it on stderr; it has also failed when a later one has replaced it."""
+    with _failing():
+        watch_until_running(control, awaited, progress_on_stderr())
+
+
+@contextmanager
+def _failing() -> Generator[None]:
     try:
-        wait_until_running(control, names, progress)
+        yield
     except StartupError as error:
         fail(str(error), 3)
     except (RuntimeError, ServeException) as error:

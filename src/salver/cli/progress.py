@@ -1,22 +1,18 @@
-"""Waiting for applications to run: silently, with a line for each change, or with a picture of it on a terminal."""
+"""How far applications are, on stderr: a line for each change, or on a terminal a picture below the messages."""
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from salver.cli.output import say
-from salver.controller.client import Control, ControlUnreachable
-from salver.errors import ServeException, StartupError
 from salver.views import ApplicationView, DeploymentView
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-_LOOK_EVERY_S = 0.2
-_LONGEST_POLL_S = 30.0
+_LONGEST_MESSAGE = 300
 
 
 class Progress(Protocol):
@@ -32,59 +28,49 @@ def progress_on_stderr() -> Progress:
     return _Picture() if sys.stderr.isatty() else _Lines()
 
 
-def wait_until_running(control: Control, names: Sequence[str], progress: Progress | None = None) -> None:
-    """Wait until every application of ``names`` runs; without ``progress`` nothing is shown.
-
-    Raises:
-        RuntimeError: one has failed; the message holds its own, with the replica's traceback.
-        ServeException: one was deleted meanwhile.
-        StartupError: the instance ended.
-    """
-    try:
-        if progress is None:
-            for name in names:
-                while not _runs(name, control.wait_settled(name, _LONGEST_POLL_S)):
-                    pass
-        else:
-            _watch(control, names, progress)
-    except ControlUnreachable as error:
-        quoted = ", ".join(f"'{name}'" for name in names)
-        were = "was" if len(names) == 1 else "were"
-        raise StartupError(f"Salver's processes ended while application {quoted} {were} starting") from error
-
-
-def _watch(control: Control, names: Sequence[str], progress: Progress) -> None:
-    try:
-        while True:
-            views = {view.name: view for view in control.status().applications if view.name in names}
-            progress.show([views[name] for name in names if name in views])
-            run = [_runs(name, views.get(name)) for name in names]  # each is asked: any may have failed
-            if all(run):
-                return
-            time.sleep(_LOOK_EVERY_S)
-    finally:
-        progress.close()
-
-
-def _runs(name: str, view: ApplicationView | None) -> bool:
-    if view is None:
-        raise ServeException(f"Application '{name}' was deleted while it was starting.")
-    if view.status == "DEPLOY_FAILED":
-        raise RuntimeError(f"Deploying application {name} failed: {view.message}")
-    return view.status == "RUNNING"
-
-
-class _Lines:
-    """A line whenever the state of an application or the replicas of a deployment are other than before."""
+class _Messages:
+    """What applications and deployments say about themselves: a line each, and none again until it changes."""
 
     def __init__(self) -> None:
         self._said: dict[str, str] = {}
+
+    def news(self, view: ApplicationView) -> Generator[str]:
+        """The lines about ``view`` that were not said yet. What has failed it is left to whoever says so in full."""
+        failure = view.message if view.status == "DEPLOY_FAILED" else None
+        of_deployments = {f"{view.name}/{each.name}": each.message for each in view.deployments}
+        messages = of_deployments  # the application's is mostly that of one of them
+        if view.message not in of_deployments.values():
+            messages = {view.name: view.message, **of_deployments}
+        for what, message in messages.items():
+            brief = _in_brief(message)
+            if brief and message != failure and self._said.get(what) != brief:
+                self._said[what] = brief
+                yield f"{what}: {brief}"
+
+
+def _in_brief(message: str) -> str:
+    """Its first line, which is a summary; of a bare traceback the last, which names the exception."""
+    lines = message.strip().splitlines() or [""]
+    is_traceback = lines[0].startswith(("Traceback (", 'File "'))  # the latter of a syntax error
+    line = (lines[-1] if is_traceback else lines[0]).strip()
+    line = "".join(letter if letter.isprintable() else " " for letter in line)
+    return line if len(line) <= _LONGEST_MESSAGE else f"{line[: _LONGEST_MESSAGE - 1]}…"
+
+
+class _Lines:
+    """A line whenever an application's state or message, or a deployment's, is another than before."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+        self._messages = _Messages()
 
     def show(self, views: Sequence[ApplicationView]) -> None:
         for view in views:
             self._say(view.name, view.status)
             for deployment in view.deployments:
                 self._say(f"{view.name}/{deployment.name}", f"{deployment.status}, {_replicas(deployment)} replicas")
+            for line in self._messages.news(view):
+                say(line)
 
     def _say(self, what: str, state: str) -> None:
         if self._said.get(what) != state:
@@ -96,16 +82,22 @@ class _Lines:
 
 
 class _Picture:
-    """A table that is drawn again in place."""
+    """A table that is drawn again in place, below the messages, which stay."""
 
     def __init__(self) -> None:
         from rich.console import Console
         from rich.live import Live
 
+        self._messages = _Messages()
         self._live = Live(console=Console(stderr=True, highlight=False), refresh_per_second=8)
         self._live.start()
 
     def show(self, views: Sequence[ApplicationView]) -> None:
+        from rich.text import Text
+
+        for view in views:
+            for line in self._messages.news(view):
+                self._live.console.print(Text(line, style="yellow"))
         self._live.update(_table(views))
 
     def close(self) -> None:

@@ -21,11 +21,11 @@ def rollback(app: str, wait: bool, instance: str | None) -> None:
       salver rollback default
     """
     control = control_of(instance)
-    control.rollback(app)
+    deployed_at_s = control.rollback(app)
     say(f"Application {app} returns to the version before.")
     if wait:
-        from salver.cli.deploying import wait_or_fail
-        from salver.cli.progress import progress_on_stderr
+        from salver.cli.awaited import Awaited
+        from salver.cli.deploying import watch_or_fail
 
-        wait_or_fail(control, [app], progress_on_stderr())
+        watch_or_fail(control, Awaited((app,), deployed_at_s=deployed_at_s))
         say(f"Application {app} runs.")

@@ -15,6 +15,7 @@ import msgspec
 
 from salver.cli.application_flags import ApplicationFlags
 from salver.cli.children import in_child, wait_for_end
+from salver.cli.config_path import is_config_file
 from salver.cli.launching import InstanceFlags
 from salver.cli.requests import BuildRequest, CheckedConfig
 from salver.engine.local.instance import Instance
@@ -54,8 +55,8 @@ class Source(Protocol):
 def source_of(
     config_or_import_path: str, arguments: tuple[str, ...], flags: ApplicationFlags, *, starts_instance: bool
 ) -> Source:
-    """Which of the two it is: a file that exists is a config file. Exits with 2 when that is not in order."""
-    if not os.path.isfile(config_or_import_path):
+    """Which of the two it is. Exits with 2 when that is not in order."""
+    if not is_config_file(config_or_import_path):
         return _ImportPath(config_or_import_path, arguments, flags)
     if not starts_instance:
         raise click.UsageError(
@@ -93,9 +94,10 @@ class _ImportPath:
 
     def deploy(self, instance: Instance, since: float | None = None) -> None:
         deploying = import_module("salver.cli.deploying")
-        where = deploying.build_and_deploy(self._request, instance)
+        deploying.build_and_deploy(self._request, instance)
+        deploying.wait_or_fail(instance, [self._request.name])
         began = deploying.beginning_of(self._command) if since is None else since
-        deploying.say_ready(where, instance, began)
+        deploying.say_ready(deploying.where_it_answers(self._request, instance), instance, began)
 
 
 class _ConfigFile:
@@ -117,7 +119,8 @@ class _ConfigFile:
         """Reads the file again: by now it may be another."""
         declaring, deploying = import_module("salver.cli.declaring"), import_module("salver.cli.deploying")
         checked: CheckedConfig = declaring.read_config(self._path, self._app_dir)
-        deploying.wait_or_fail(declaring.declare(checked, instance), checked.applications)
+        declaring.declare(checked, instance)
+        deploying.wait_or_fail(instance, checked.applications)
         began = deploying.beginning_of(self._command) if since is None else since
         deploying.say_ready(instance.info().url, instance, began)
 

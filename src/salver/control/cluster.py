@@ -140,6 +140,7 @@ class Cluster:
             replicas={key: number for application in wanted for key, number in application.replicas_decided.items()},
             capacity_percent=self._capacity_percent,
             proven=tuple(application.spec.name for application in wanted if application.proven),
+            deployed_at_s={application.spec.name: application.deployed_at_s for application in wanted},
         )
 
     def autoscaled(self) -> frozenset[str]:
@@ -285,7 +286,7 @@ class Cluster:
             self._jitter,
             self._notes,
             spec,
-            deployed_at_s=now + self._wall_clock_offset(),
+            deployed_at_s=saved.deployed_at_s.get(spec.name, now + self._wall_clock_offset()),
             good=next((each for each in saved.last_good if each.name == spec.name), None),
             decided=saved.replicas,
             proven=spec.name in saved.proven,

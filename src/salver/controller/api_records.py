@@ -8,14 +8,41 @@ from salver.engine.local.instance import InstanceInfo
 from salver.views import ApplicationView, Happening
 
 
+class Declaration(Struct, frozen=True):
+    """The config that was accepted last, and what has come of it.
+
+    Attributes:
+        accepted_at_s: seconds since 1970; no two of an instance have the same.
+        deployed_at_s: of the applications that were built and deployed, the ``last_deployed_time_s`` that they had
+            then; one that has another by now was deployed or rolled back by somebody else.
+    """
+
+    accepted_at_s: float
+    deployed_at_s: dict[str, float] = {}
+
+
+class DeclaredAnswer(Struct, frozen=True):
+    """A config is accepted: what it sets without effect, and by what ``Declaration`` it is known."""
+
+    warnings: tuple[str, ...]
+    accepted_at_s: float
+
+
+class DeployedAnswer(Struct, frozen=True):
+    """An application is accepted; it keeps this time until it is deployed or rolled back again."""
+
+    last_deployed_time_s: float
+
+
 class StatusAnswer(Struct, frozen=True):
-    """The whole state of an instance."""
+    """The whole state of an instance; ``declaration`` is None while no config was deployed."""
 
     instance: InstanceInfo
     controller_pid: int
     proxy_pids: tuple[int, ...]
     applications: tuple[ApplicationView, ...]
     target_capacity: float | None = None
+    declaration: Declaration | None = None
 
 
 class EventsAnswer(Struct, frozen=True):

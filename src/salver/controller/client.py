@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from salver.controller.api_records import EventsAnswer, StatusAnswer
+from salver.controller.api_records import DeclaredAnswer, DeployedAnswer, EventsAnswer, StatusAnswer
 from salver.controller.network_address import NetworkAddress
 from salver.errors import ServeException
 from salver.records import ApplicationSpec, JsonDict
@@ -44,7 +44,7 @@ class ControlUnreachable(ServeException):
 class Control(Protocol):
     """What can be asked of an instance."""
 
-    def deploy(self, spec: ApplicationSpec) -> None: ...
+    def deploy(self, spec: ApplicationSpec) -> float: ...
 
     def delete(self, name: str, wait_s: float) -> bool: ...
 
@@ -68,8 +68,10 @@ class ControlClient:
     def __init__(self, where: Path | NetworkAddress) -> None:
         self._where = where
 
-    def deploy(self, spec: ApplicationSpec) -> None:
-        self._request("PUT", _application(spec.name), msgspec.msgpack.encode(spec))
+    def deploy(self, spec: ApplicationSpec) -> float:
+        """Its ``last_deployed_time_s``, until somebody deploys or rolls back that application."""
+        answer = self._request("PUT", _application(spec.name), msgspec.msgpack.encode(spec))
+        return msgspec.json.decode(answer, type=DeployedAnswer).last_deployed_time_s
 
     def delete(self, name: str, wait_s: float) -> bool:
         """Whether it was gone within ``wait_s`` seconds."""
@@ -86,10 +88,10 @@ class ControlClient:
         status = msgspec.json.decode(answer, type=StatusAnswer)
         return next((view for view in status.applications if view.name == name), None)
 
-    def declare(self, config: JsonDict) -> tuple[str, ...]:
-        """Deploy a config, given as its JSON object; its warnings, as soon as it is accepted, before it is built."""
+    def declare(self, config: JsonDict) -> DeclaredAnswer:
+        """Deploy a config, given as its JSON object. Returns as soon as it is accepted, before it is built."""
         answer = self._request("PUT", _INSTANCE, msgspec.json.encode(config), wait_s=_CHECKS_WITHIN_S)
-        return tuple(msgspec.json.decode(answer)["warnings"])
+        return msgspec.json.decode(answer, type=DeclaredAnswer)
 
     def details(self, api_type: str | None = None) -> JsonDict:
         """The whole instance, in Ray Serve's words; ``api_type``: only what is ``declarative`` or ``imperative``."""
@@ -100,13 +102,14 @@ class ControlClient:
         """End the instance, applications and all; returns before it has ended."""
         self._request("DELETE", _INSTANCE)
 
-    def rollback(self, name: str) -> None:
-        """Deploy the version again that ran before.
+    def rollback(self, name: str) -> float:
+        """Deploy the version again that ran before; as ``deploy``.
 
         Raises:
             ControlUnreachable: also when it is not known whether it was done: a second time would undo the first.
         """
-        self._request("POST", f"{_application(name)}/rollback", once=True)
+        answer = self._request("POST", f"{_application(name)}/rollback", once=True)
+        return msgspec.json.decode(answer, type=DeployedAnswer).last_deployed_time_s
 
     def scale(self, app: str, deployment: str, num_replicas: int) -> None:
         """Set the number of replicas of a deployment whose application has ``external_scaler_enabled``."""

@@ -156,14 +156,15 @@ class Controller:
 
     # --- what users ask for -----------------------------------------------------------------------------
 
-    def deploy(self, spec: ApplicationSpec) -> None:
-        """Accept an application. Raises PrefixTaken."""
+    def deploy(self, spec: ApplicationSpec) -> float:
+        """Accept an application; its ``last_deployed_time_s`` until it is deployed anew. Raises PrefixTaken."""
         self._refuse_taken_prefix(spec)
         self.handle(DeployApplication(spec))
         if spec.config is None:  # of a config there may be more: who builds it knows
             self.still_to_come.are(())
         for deployment in spec.deployments:
             self._operations.deployment_changed(deployment)
+        return self._cluster.target().deployed_at_s[spec.name]
 
     def _refuse_taken_prefix(self, spec: ApplicationSpec) -> None:
         holder = conflicting_application(spec, self._cluster.target().applications)
@@ -177,8 +178,12 @@ class Controller:
         """Delete an application; unknown names are fine."""
         self.handle(DeleteApplication(name))
 
-    def rollback(self, name: str) -> None:
-        """Return to the version that ran before. Raises NoSuchApplication, NothingToRollBackTo, PrefixTaken."""
+    def rollback(self, name: str) -> float:
+        """Return to the version that ran before; as ``deploy``.
+
+        Raises:
+            NoSuchApplication, NothingToRollBackTo, PrefixTaken.
+        """
         view = next((view for view in self._cluster.views(time.monotonic()) if view.name == name), None)
         if view is None or view.status == "DELETING":
             raise NoSuchApplication(name)
@@ -187,6 +192,7 @@ class Controller:
             raise NothingToRollBackTo(name)
         self._refuse_taken_prefix(good)
         self.handle(RollBack(name))
+        return self._cluster.target().deployed_at_s[name]
 
     def scale(self, app: str, deployment: str, num_replicas: int) -> None:
         """Decide on a number of replicas. Raises NoSuchDeployment, ScalerDisabled."""

@@ -17,11 +17,13 @@ import asyncio
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
+from salver.controller.api_records import Declaration, DeclaredAnswer
 from salver.controller.build_messages import Accepted, BuildMessage, BuildRequest, Built, Failed, Invalid, Progress
 from salver.controller.build_process import BuildProcess
 from salver.controller.declared_state import BuildState, DeclaredFile, DeclaredState
@@ -43,7 +45,8 @@ class Declarations:
 
     Args:
         folder: where it is kept.
-        deploy: takes an application that is built; what it refuses is a ServeException.
+        deploy: takes an application that is built, and answers with its ``last_deployed_time_s``; what it refuses is
+            a ServeException.
         delete: takes the name of one that is no longer wanted.
         declared: the applications that are wanted because of a config, with their route prefixes.
         set_capacity: takes the config's ``target_capacity``.
@@ -56,7 +59,7 @@ class Declarations:
         self,
         folder: Path,
         *,
-        deploy: Callable[[ApplicationSpec], None],
+        deploy: Callable[[ApplicationSpec], float],
         delete: Callable[[str], None],
         declared: Callable[[], Mapping[str, str | None]],
         set_capacity: Callable[[float | None], None],
@@ -102,8 +105,8 @@ class Declarations:
             await asyncio.wait({building})
         await self._end_jobs()
 
-    async def declare(self, config: JsonDict, code: CodeContext | None = None) -> tuple[str, ...]:
-        """Make ``config`` what is wanted; returns its warnings as soon as it is accepted, before anything is built.
+    async def declare(self, config: JsonDict, code: CodeContext | None = None) -> DeclaredAnswer:
+        """Make ``config`` what is wanted; returns as soon as it is accepted, before anything is built.
 
         Args:
             code: where import paths are looked for, default where this instance was started.
@@ -122,6 +125,7 @@ class Declarations:
                     accepted.names,
                     accepted.target_capacity,
                     {name: BuildState("DEPLOYING", "waits to be built") for name in accepted.names},
+                    accepted_at_s=time.time(),
                 )
                 self._file.save(state)
             except BaseException as error:
@@ -134,7 +138,7 @@ class Declarations:
             self._state = state
             self._carry_out(job, checked=True)
             self._report(f"config accepted: {', '.join(accepted.names) or 'no applications'}")
-            return accepted.warnings
+            return DeclaredAnswer(accepted.warnings, state.accepted_at_s)
 
     async def delete_declared(self) -> None:
         """Delete everything that was declared, and forget the config."""
@@ -152,6 +156,11 @@ class Declarations:
     def builds(self) -> dict[str, BuildState]:
         """Applications of the config that are not deployed, or not as it says."""
         return {} if self._state is None else dict(self._state.builds)
+
+    def declaration(self) -> Declaration | None:
+        """When the config was accepted, and what was deployed because of it; None when nothing was declared."""
+        state = self._state
+        return None if state is None else Declaration(state.accepted_at_s, state.deployed_at_s)
 
     def forget(self, name: str) -> None:
         """Somebody deletes this application: it is not deployed when its build comes to an end."""
@@ -224,14 +233,14 @@ class Declarations:
     def _is_deployed(self, spec: ApplicationSpec) -> bool:
         """Deploy it, unless another application has its prefix."""
         try:
-            self._deploy_now(spec)
+            deployed_at_s = self._deploy_now(spec)
         except PrefixTaken as error:
             self._remember(spec.name, BuildState("DEPLOYING", str(error)))
             return False
         except ServeException as error:
             self._failed(spec.name, str(error))
         else:
-            self._remember(spec.name, None)
+            self._remember(spec.name, None, deployed_at_s)
             self._note()
         return True
 
@@ -260,12 +269,15 @@ class Declarations:
     def _unfinished(self) -> list[str]:
         return [name for name, build in self.builds().items() if build.status == "DEPLOYING"]
 
-    def _remember(self, name: str, build: BuildState | None) -> None:
+    def _remember(self, name: str, build: BuildState | None, deployed_at_s: float | None = None) -> None:
         assert self._state is not None
         builds = {other: state for other, state in self._state.builds.items() if other != name}
         if build is not None:
             builds[name] = build
-        self._state = msgspec.structs.replace(self._state, builds=builds)
+        deployed = self._state.deployed_at_s
+        if deployed_at_s is not None:
+            deployed = {**deployed, name: deployed_at_s}
+        self._state = msgspec.structs.replace(self._state, builds=builds, deployed_at_s=deployed)
         self._tell_what_is_to_come()
 
     def _tell_what_is_to_come(self) -> None:

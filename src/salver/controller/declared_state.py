@@ -32,6 +32,7 @@ class DeclaredState(Struct, frozen=True):
         target_capacity: in percent, None for all.
         builds: applications that are not deployed.
         settled: all has been done about it that there was to do.
+        accepted_at_s, deployed_at_s: see ``Declaration``.
     """
 
     config: JsonDict
@@ -40,6 +41,8 @@ class DeclaredState(Struct, frozen=True):
     target_capacity: float | None = None
     builds: dict[str, BuildState] = {}
     settled: bool = False
+    accepted_at_s: float = 0.0
+    deployed_at_s: dict[str, float] = {}
 
     def prefixes(self) -> dict[str, str | None]:
         """The route prefixes that the config says, by application; None is no route."""

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from salver.controller.api.answers import Refusal, asked_wait_s, json_answer, read_body, read_json
 from salver.controller.api.routing import Endpoint
 from salver.controller.api.subject import Subject
+from salver.controller.api_records import DeployedAnswer
 from salver.controller.documents import DECLARATIVE, IMPERATIVE, instance_details
 from salver.controller.redaction import redacted_places
 from salver.controller.refusals import (
@@ -71,12 +72,12 @@ class ApplicationRoutes:
         if self._subject.configs is None:
             raise Refusal(503, "This instance takes no configs.")
         try:
-            warnings = await self._subject.configs.declare(config)
+            accepted = await self._subject.configs.declare(config)
         except ConfigRefused as error:
             raise Refusal(400, str(error), more={"problems": list(error.problems)}) from None
         except ServeException as error:
             raise Refusal(503, str(error)) from None
-        return json_answer({"warnings": warnings})
+        return json_answer(accepted)
 
     async def _end(self, _request: Request) -> Response:
         """End the instance, as Ray Serve's ``DELETE`` shuts Serve down; the answer comes before the end."""
@@ -97,10 +98,10 @@ class ApplicationRoutes:
         if spec.name != request.path_params["name"]:
             raise Refusal(400, f"the path names '{request.path_params['name']}', the body '{spec.name}'")
         try:
-            self._controller.deploy(spec)
+            deployed_at_s = self._controller.deploy(spec)
         except PrefixTaken as error:
             raise Refusal(409, str(error)) from None
-        return json_answer({})
+        return json_answer(DeployedAnswer(deployed_at_s))
 
     async def _delete(self, request: Request) -> Response:
         """Delete an application and wait until it is gone, at most ``wait_s`` seconds (default 0)."""
@@ -115,12 +116,12 @@ class ApplicationRoutes:
     async def _roll_back(self, request: Request) -> Response:
         """Deploy the last good version of an application again."""
         try:
-            self._controller.rollback(request.path_params["name"])
+            deployed_at_s = self._controller.rollback(request.path_params["name"])
         except NoSuchApplication as error:
             raise Refusal(404, str(error)) from None
         except NothingToRollBackTo as error:
             raise Refusal(409, str(error)) from None
-        return json_answer({})
+        return json_answer(DeployedAnswer(deployed_at_s))
 
     async def _scale(self, request: Request) -> Response:
         """Set the number of replicas of a deployment whose application says ``external_scaler_enabled``."""

@@ -16,13 +16,30 @@ from salver import __version__
 from salver.controller.api.answers import json_answer
 from salver.controller.api.applications import ScaleRequest
 from salver.controller.api.routing import Endpoint
-from salver.controller.api_records import EventsAnswer, ReadyAnswer, StatusAnswer, VersionAnswer
+from salver.controller.api_records import (
+    DeclaredAnswer,
+    DeployedAnswer,
+    EventsAnswer,
+    ReadyAnswer,
+    StatusAnswer,
+    VersionAnswer,
+)
 from salver.controller.instance_details import InstanceDetails
 from salver.controller.metrics_store import MetricFamily
 
 Schema = dict[str, Any]
 
-_RECORDS = (InstanceDetails, StatusAnswer, EventsAnswer, ReadyAnswer, VersionAnswer, MetricFamily, ScaleRequest)
+_RECORDS = (
+    InstanceDetails,
+    DeclaredAnswer,
+    DeployedAnswer,
+    StatusAnswer,
+    EventsAnswer,
+    ReadyAnswer,
+    VersionAnswer,
+    MetricFamily,
+    ScaleRequest,
+)
 _NOTHING: Schema = {"type": "object", "additionalProperties": False}
 _PROBLEM: Schema = {
     "type": "object",
@@ -106,14 +123,14 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
     ),
     ("PUT", "/api/serve/applications/"): _Operation(
         "Deploy a config; applications of an earlier config that it does not name are deleted.",
-        _object(warnings={"type": "array", "items": {"type": "string"}}),
+        _ref(DeclaredAnswer),
         (*_WITH_BODY, 503),
         body=_json({"type": "object"}),
     ),
     ("DELETE", "/api/serve/applications/"): _Operation("End the instance, after this answer.", _NOTHING),
     ("PUT", "/api/v1/applications/{name}"): _Operation(
         "Deploy an application that code has built. On the Unix socket only.",
-        _NOTHING,
+        _ref(DeployedAnswer),
         (*_WITH_BODY, 409),
         (_NAME,),
         {
@@ -129,7 +146,7 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
     ),
     ("POST", "/api/v1/applications/{name}/rollback"): _Operation(
         "Deploy the last good version of an application again.",
-        _NOTHING,
+        _ref(DeployedAnswer),
         (404, 409),
         (_NAME,),
     ),

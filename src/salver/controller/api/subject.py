@@ -9,7 +9,7 @@ import msgspec
 from starlette.responses import Response
 
 from salver.controller.api.answers import json_answer
-from salver.controller.api_records import StatusAnswer
+from salver.controller.api_records import Declaration, DeclaredAnswer, StatusAnswer
 from salver.controller.controller import Controller
 from salver.controller.documents import Build, with_builds
 from salver.controller.redaction import redacted, without_passwords
@@ -23,8 +23,8 @@ _SETTLED = frozenset({"RUNNING", "DEPLOY_FAILED"})
 class Configs(Protocol):
     """What builds applications from configs."""
 
-    async def declare(self, config: JsonDict) -> tuple[str, ...]:
-        """Take a config; its applications are built after that. Its warnings.
+    async def declare(self, config: JsonDict) -> DeclaredAnswer:
+        """Take a config; its applications are built after that.
 
         Raises:
             ConfigRefused: it is wrong.
@@ -42,6 +42,10 @@ class Configs(Protocol):
 
     def builds(self) -> Mapping[str, Build]:
         """The applications of it that are being built or could not be, by name."""
+        ...
+
+    def declaration(self) -> Declaration | None:
+        """When it was taken, and what was deployed because of it."""
         ...
 
 
@@ -85,7 +89,10 @@ class Subject:
 
     async def status(self) -> StatusAnswer:
         proxies = tuple(await self.controller.proxy_pids())
-        return StatusAnswer(self.info(), self._pid, proxies, self.views(), self.controller.target_capacity)
+        declaration = None if self.configs is None else self.configs.declaration()
+        return StatusAnswer(
+            self.info(), self._pid, proxies, self.views(), self.controller.target_capacity, declaration
+        )
 
     async def wait_until_settled(self, name: str, timeout_s: float) -> bool:
         """Wait until an application runs or has failed, its build included; whether it has in time."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from salver.data.http.limits import HTTPLimits
 
@@ -48,6 +49,10 @@ class ProxyOptions(Struct, frozen=True):
     root_path: str = ""
     debug: bool = False
     tls: TLSFiles | None = None
+
+    def without_password(self) -> ProxyOptions:
+        """What everybody may see of it."""
+        return self if self.tls is None else replace(self, tls=replace(self.tls, keyfile_password=None))
 
 
 DEFAULT_PROXY_OPTIONS = ProxyOptions()

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from salver.data.http.options import DEFAULT_PROXY_OPTIONS, ProxyOptions
 from salver.engine.local.admin import AdminOptions
 from salver.errors import StartupError
 
@@ -36,6 +37,7 @@ class InstanceInfo(Struct, frozen=True):
         tls: whether clients must use HTTPS.
         root_url: under which clients reach it from elsewhere, as its user said; empty when nothing was said.
         admin: where its control API listens on TCP; None for nowhere.
+        http: how its HTTP ingress behaves, without the password of a key file.
     """
 
     name: str
@@ -48,6 +50,7 @@ class InstanceInfo(Struct, frozen=True):
     tls: bool = False
     root_url: str = ""
     admin: AdminOptions | None = None
+    http: ProxyOptions = DEFAULT_PROXY_OPTIONS
 
     @property
     def url(self) -> str:

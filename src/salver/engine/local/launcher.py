@@ -189,6 +189,7 @@ def launch(
             tls=options.tls is not None,
             root_url=root_url,
             admin=_bound(admin, control_tcp),
+            http=options.without_password(),
         )
         _write_atomically(instance.info_file, msgspec.json.encode(info))
         undo_on_error.pop_all()

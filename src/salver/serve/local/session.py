@@ -231,10 +231,10 @@ class LocalTestingSession:
 
     # --- Control, also for replicas: they ask on the loop itself -----------------------------------------
 
-    def deploy(self, spec: ApplicationSpec) -> None:
+    def deploy(self, spec: ApplicationSpec) -> float:
         _tell_of_ignored_options(spec)
         try:
-            self._call(lambda: self._controller.deploy(spec))
+            return self._call(lambda: self._controller.deploy(spec))
         except PrefixTaken as error:
             raise ControlRefused(str(error)) from error
 

@@ -193,8 +193,14 @@ class ServeDeploySchema(_Section):
             for name in ("grpc_options", "controller_options", "tracing_config")
             if getattr(self, name) not in (None, fields[name].default)
         ]
-        if self.proxy_location is ProxyLocation.Disabled:
-            found.append(Problem(("proxy_location",), '="Disabled": is accepted but has no effect in this version'))
+        found += [
+            Problem(path, f'="{location.value}": is accepted but has no effect in this version; it is "EveryNode"')
+            for path, location in (
+                (("proxy_location",), self.proxy_location),
+                (("http_options", "location"), self.http_options.location),
+            )
+            if location not in (None, ProxyLocation.EveryNode)
+        ]
         return found
 
 
