@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,14 @@ from harness.instance import SalverRun, command_line, new_runtime_folder
 from harness.worker import WORKER
 
 WITHIN_S = 30.0
+
+CONFIG = """
+applications:
+  - name: far
+    route_prefix: /far
+    import_path: far:app
+    runtime_env: {working_dir: FOLDER}
+"""
 
 
 class Elsewhere:
@@ -47,6 +56,22 @@ def test_with_the_token_it_is_as_at_home(run: SalverRun, elsewhere: Elsewhere) -
     assert events.stdout == run.cli("events").stdout
     refused = elsewhere.salver("scale", "default/Worker", "2", "-a", elsewhere.url, token=elsewhere.token)
     assert (refused.returncode, "external_scaler_enabled" in refused.stderr) == (1, True)
+
+
+def test_a_config_file_is_deployed_elsewhere(run: SalverRun, elsewhere: Elsewhere, tmp_path: Path) -> None:
+    """Its paths are those of the machine on which the instance runs."""
+    (tmp_path / "far.py").write_text(WORKER.replace("REPLICAS", "1"))
+    config = tmp_path / "far.yaml"
+    config.write_text(CONFIG.replace("FOLDER", str(tmp_path)))
+    for flags in ((), ("--dry-run",)):
+        answer = elsewhere.salver("deploy", str(config), "-a", elsewhere.url, *flags, token=elsewhere.token)
+        assert answer.returncode == 0, answer.stderr
+        assert ("Ready." in answer.stderr) == (not flags)
+    assert "far" in elsewhere.salver("config", "-a", elsewhere.url, token=elsewhere.token).stdout
+    gone = elsewhere.salver("delete", "far", "--yes", "-a", elsewhere.url, token=elsewhere.token)
+    assert gone.returncode == 0, gone.stderr
+    code = elsewhere.salver("deploy", "far:app", "-a", elsewhere.url, token=elsewhere.token)
+    assert (code.returncode, "deploy a config file there" in code.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,13 @@ from salver.serve.declared.config_file import ConfigFileError, read_config_file
 _HTTP_OPTIONS_WITHOUT_FLAGS = {"location", "num_cpus", "middlewares"}
 
 
-def read_config(path: str, app_dir: str) -> CheckedConfig:
+def read_config(path: str, app_dir: str | None) -> CheckedConfig:
     """The file, if it is in order; its warnings are said. Exits with 2 and a line for each mistake if it is not.
 
-    Applications that name no ``working_dir`` get ``app_dir``: there their import paths are found. Where the files of
-    a ``runtime_env`` have relative paths, they begin there, too: the instance may have been started elsewhere.
+    Args:
+        app_dir: applications that name no ``working_dir`` get it: there their import paths are found. Where the files
+            of a ``runtime_env`` have relative paths, they begin there, too: the instance may have been started
+            in another folder. None for an instance on another machine, where all that is as the file says.
     """
     try:
         read = read_config_file(path)
@@ -32,9 +34,10 @@ def read_config(path: str, app_dir: str) -> CheckedConfig:
         fail(f"{path} is wrong; nothing was started or changed.", 2)
     for warning in read.warnings:
         say(f"Warning: {warning}")
-    folder = os.path.abspath(app_dir)
-    named = cast("list[dict[str, Any]]", read.config.get("applications") or [])
-    applications = [_with_working_dir(application, folder) for application in named]
+    applications = cast("list[dict[str, Any]]", read.config.get("applications") or [])
+    if app_dir is not None:
+        folder = os.path.abspath(app_dir)
+        applications = [_with_working_dir(application, folder) for application in applications]
     http_options = read.schema.http_options.model_dump(exclude_unset=True, exclude=_HTTP_OPTIONS_WITHOUT_FLAGS)
     names = tuple(application.name for application in read.schema.applications)
     logging = logging_spec(read.schema.logging_config) or LoggingSpec()
@@ -55,12 +58,11 @@ def _from(folder: str, path: str) -> str:
     return path if "://" in path else os.path.join(folder, os.path.expanduser(path))
 
 
-def declare(checked: CheckedConfig, instance: Instance) -> Awaited:
+def declare(checked: CheckedConfig, control: ControlClient) -> Awaited:
     """Tell the instance, and say what that takes away; what there is to wait for.
 
     Exits with a sentence when the instance refuses: with 2 when the config is wrong, with 1 when it cannot take it.
     """
-    control = ControlClient(instance.control_socket)
     removed = removed_by(checked, control.status())
     try:
         accepted = control.declare(checked.document)
@@ -71,9 +73,9 @@ def declare(checked: CheckedConfig, instance: Instance) -> Awaited:
     return Awaited(checked.applications, accepted_at_s=accepted.accepted_at_s)
 
 
-def compare(checked: CheckedConfig, instance: Instance) -> None:
+def compare(checked: CheckedConfig, control: ControlClient) -> None:
     """Say what ``declare`` would take away."""
-    for name in removed_by(checked, ControlClient(instance.control_socket).status()):
+    for name in removed_by(checked, control.status()):
         say(f"{name}: would be removed, the file does not name it")
 
 

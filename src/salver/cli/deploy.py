@@ -12,12 +12,12 @@ from salver.cli.application_flags import ApplicationFlags, application_flags
 from salver.cli.awaited import Awaited
 from salver.cli.config_path import is_config_file
 from salver.cli.following import Hold
-from salver.cli.instance_option import instance_option
+from salver.cli.instance_option import address_given, chosen_instance, control_options, control_to
 from salver.cli.output import fail, say
 from salver.cli.requests import BuildRequest, CheckedConfig
 from salver.cli.sections import SectionedCommand
 from salver.cli.source import build_request, refuse_arguments_of_config
-from salver.controller.client import ControlClient
+from salver.controller.network_address import NetworkAddress
 from salver.engine.local.instance import Instance, find_instance, running_instances
 
 _ANSWER_BYTES = 64
@@ -29,7 +29,7 @@ _ANSWER_BYTES = 64
 @application_flags
 @click.option("--wait/--no-wait", default=True, help="Return when everything runs or has failed, or at once.")
 @click.option("--dry-run", is_flag=True, help="Only check a config file, and compare it.")
-@instance_option
+@control_options
 def deploy(
     config_or_import_path: str,
     arguments: tuple[str, ...],
@@ -51,42 +51,54 @@ def deploy(
     What did not change goes on running. Applications that an earlier config file brought and this one does not name
     are deleted; those that were deployed otherwise stay.
     """
+    found: Instance | NetworkAddress
     if is_config_file(config_or_import_path):
         refuse_arguments_of_config(arguments, application)
-        checked = import_module("salver.cli.declaring").read_config(config_or_import_path, application.app_dir)
+        there = chosen_instance(instance) if address_given() else None
+        app_dir = None if isinstance(there, NetworkAddress) else application.app_dir
+        checked = import_module("salver.cli.declaring").read_config(config_or_import_path, app_dir)
         if dry_run:
-            _compare(checked, instance)
+            _compare(checked, there or _comparable(instance))
             say(f"{config_or_import_path} is in order.")
             return
-        found = find_instance(instance)
+        found = there or find_instance(instance)
         awaited = _declare(checked, found)
     elif dry_run:
         raise click.UsageError(f"--dry-run checks config files, and there is no file {config_or_import_path!r}.")
     else:
-        found = find_instance(instance)
+        found = chosen_instance(instance)
+        if not isinstance(found, Instance):
+            raise click.UsageError("Code of this machine is not sent elsewhere: deploy a config file there.")
         awaited = _build(build_request(config_or_import_path, arguments, application), found)
     say("Sent deploy request successfully.")
     if wait:
         _wait(found, awaited)
 
 
-def _compare(checked: CheckedConfig, name: str | None) -> None:
-    """Say what the file would change that it does not name, where there is an instance to compare it with."""
+def _comparable(name: str | None) -> Instance | None:
+    """An instance to compare a file with, if one runs."""
     running = running_instances()
-    if name is None and not running:
-        return
     if name is None and len(running) > 1:
         say("Several instances are running: the file is compared with what runs only with --instance NAME.")
+        return None
+    return find_instance(name) if name is not None or running else None
+
+
+def _compare(checked: CheckedConfig, found: Instance | NetworkAddress | None) -> None:
+    """Say what the file would change that it does not name."""
+    if found is None:
         return
-    declaring, found = import_module("salver.cli.declaring"), find_instance(name)
-    declaring.warn_of_what_stays(checked, found)
-    declaring.compare(checked, found)
-
-
-def _declare(checked: CheckedConfig, instance: Instance) -> Awaited:
     declaring = import_module("salver.cli.declaring")
-    declaring.warn_of_what_stays(checked, instance)
-    return declaring.declare(checked, instance)
+    if isinstance(found, Instance):
+        declaring.warn_of_what_stays(checked, found)
+    declaring.compare(checked, control_to(found))
+
+
+def _declare(checked: CheckedConfig, found: Instance | NetworkAddress) -> Awaited:
+    declaring = import_module("salver.cli.declaring")
+    if isinstance(found, Instance):
+        declaring.warn_of_what_stays(checked, found)
+    return declaring.declare(checked, control_to(found))
 
 
 def _build(request: BuildRequest, instance: Instance) -> Awaited:
@@ -101,22 +113,22 @@ def _build(request: BuildRequest, instance: Instance) -> Awaited:
     os.close(writing)
     if code:
         sys.exit(code)
-    answer = os.read(
-        reading, _ANSWER_BYTES
-    )  # not to the end: what user code has left running may hold the other side
+    # not to the end: what user code has left running may hold the other side
+    answer = os.read(reading, _ANSWER_BYTES)
     os.close(reading)
     if not answer:
         fail(f"{request.import_path} was not deployed: its code ended the process that imports it.", 1)
     return Awaited((request.name,), deployed_at_s=float(answer))
 
 
-def _wait(instance: Instance, awaited: Awaited) -> None:
+def _wait(found: Instance | NetworkAddress, awaited: Awaited) -> None:
     from salver.cli.deploying import watch_or_fail
 
     try:
-        watch_or_fail(ControlClient(instance.control_socket), awaited)
+        watch_or_fail(control_to(found), awaited)
     except KeyboardInterrupt:
         say("The instance goes on with it; `salver status` shows how far it is.")
         sys.exit(130)
     nothing = "Nothing that files have deployed runs any more: this one names no application."
-    say(f"Ready at {instance.info().url}" if awaited.names else nothing)
+    ready = f"Ready at {found.info().url}" if isinstance(found, Instance) else "Ready."
+    say(ready if awaited.names else nothing)

@@ -76,9 +76,17 @@ def _here(address: NetworkAddress) -> Instance | None:
     return None
 
 
+def address_given() -> bool:
+    """Whether ``--address`` names something else than this machine."""
+    return _ADDRESS in click.get_current_context().meta
+
+
 def control_of(instance: str | None) -> ControlClient:
     """The control API of the instance that the options name. Raises LookupError."""
+    return control_to(chosen_instance(instance))
+
+
+def control_to(chosen: Instance | NetworkAddress) -> ControlClient:
     from salver.controller.client import ControlClient  # what only waits for a signal does not carry it
 
-    chosen = chosen_instance(instance)
     return ControlClient(chosen.control_socket if isinstance(chosen, Instance) else chosen)

@@ -18,6 +18,7 @@ from salver.cli.children import in_child, wait_for_end
 from salver.cli.config_path import is_config_file
 from salver.cli.launching import InstanceFlags
 from salver.cli.requests import BuildRequest, CheckedConfig
+from salver.controller.client import ControlClient
 from salver.engine.local.instance import Instance
 
 
@@ -119,7 +120,7 @@ class _ConfigFile:
         """Reads the file again: by now it may be another."""
         declaring, deploying = import_module("salver.cli.declaring"), import_module("salver.cli.deploying")
         checked: CheckedConfig = declaring.read_config(self._path, self._app_dir)
-        declaring.declare(checked, instance)
+        declaring.declare(checked, ControlClient(instance.control_socket))
         deploying.wait_or_fail(instance, checked.applications)
         began = deploying.beginning_of(self._command) if since is None else since
         deploying.say_ready(instance.info().url, instance, began)
