@@ -227,11 +227,19 @@ def test_types_by_model(model: str, types: list[str]) -> None:
 def test_a_replica_sees_the_gpus_that_it_has(inherited: str | None, shares: GpuShares, expected: str) -> None:
     environment = {} if inherited is None else {"CUDA_VISIBLE_DEVICES": inherited}
     managed = tuple(numbered_entries(inherited)) if inherited else (0, 1, 2, 3)
-    assert variables(environment, managed, shares) == {"CUDA_VISIBLE_DEVICES": expected}
+    assert variables(environment, managed, shares)["CUDA_VISIBLE_DEVICES"] == expected
 
 
 def test_without_gpus_the_variable_is_left_alone() -> None:
     assert variables({"CUDA_VISIBLE_DEVICES": "0"}, ()) == {}
+
+
+def test_numbers_of_the_driver_mean_the_same_to_cuda() -> None:
+    """By itself CUDA would count the fastest first."""
+    shares: GpuShares = ((1, 1.0),)
+    assert variables({}, (0, 1), shares) == {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert variables({"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, (0, 1), shares) == {"CUDA_VISIBLE_DEVICES": "1"}
+    assert variables({"CUDA_VISIBLE_DEVICES": "0,1"}, (0, 1), shares) == {"CUDA_VISIBLE_DEVICES": "1"}
 
 
 @pytest.mark.parametrize(("cpus", "threads"), [(0.2, "1"), (1, "1"), (3.5, "3"), (8, "8")])

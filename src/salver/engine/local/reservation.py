@@ -14,6 +14,7 @@ from salver.engine.interface import ReplicaProcess
 from salver.engine.local.gpus import VISIBLE, numbered_entries
 
 _THREADS = "OMP_NUM_THREADS"
+_ORDER = "CUDA_DEVICE_ORDER"
 
 
 def announce_reservation(process: ReplicaProcess, gpus: tuple[int, ...]) -> None:
@@ -24,9 +25,14 @@ def announce_reservation(process: ReplicaProcess, gpus: tuple[int, ...]) -> None
 def reservation_variables(
     process: ReplicaProcess, gpus: tuple[int, ...], environment: Mapping[str, str]
 ) -> dict[str, str]:
-    """CUDA_VISIBLE_DEVICES where the instance has GPUs; OMP_NUM_THREADS where CPUs are stated and it is not set."""
+    """CUDA_VISIBLE_DEVICES where the instance has GPUs; OMP_NUM_THREADS where CPUs are stated and it is not set.
+
+    CUDA counts the fastest GPU first, the driver by the bus: where the numbers are the driver's, CUDA is told so.
+    """
     variables: dict[str, str] = {}
     if gpus:
+        if VISIBLE not in environment and _ORDER not in environment:
+            variables[_ORDER] = "PCI_BUS_ID"
         entries = numbered_entries(environment.get(VISIBLE, ""))
         variables[VISIBLE] = ",".join(entries.get(number, str(number)) for number, _ in process.gpus)
     if process.resources.num_cpus and not environment.get(_THREADS):
