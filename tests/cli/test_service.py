@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 
 from harness.http import get, get_later
 from harness.instance import SalverRun, command_line
 from harness.processes import living
-from harness.waiting import eventually
+from harness.waiting import eventually, let_pass
 from harness.worker import WORKER, Held
 
 WITHIN_S = 20.0
@@ -300,6 +301,24 @@ def test_sigterm_loses_no_request_under_load(salver_run: Start) -> None:
     assert set(outcomes) == {200}
     assert run.wait(WITHIN_S) == 0
     run.assert_gone(everything, WITHIN_S)
+
+
+def test_who_has_just_connected_when_it_ends_is_answered(salver_run: Start) -> None:
+    """Older connections that say nothing are closed at once."""
+    run = salver_run("app:app", "--port", "0", files={"app.py": SLEEPER})
+    port = urlsplit(run.url).port
+    with socket.create_connection(("127.0.0.1", port)) as old:
+        let_pass(1.0)
+        with socket.create_connection(("127.0.0.1", port)) as new:
+            run.terminate()
+            old.settimeout(WITHIN_S)
+            assert old.recv(1) == b""
+            new.settimeout(WITHIN_S)
+            new.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            answer = new.recv(1000)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b"\r\nconnection: close\r\n" in answer
+    assert run.wait(WITHIN_S) == 0
 
 
 def test_a_hangup_ends_it_like_sigterm_and_once_only(worker_run: Start, hold: Callable[[SalverRun], Held]) -> None:

@@ -390,13 +390,17 @@ def test_a_connection_carries_so_many_requests() -> None:
 
 def test_a_draining_proxy_closes_after_the_answer_and_idle_connections_at_once() -> None:
     async def test() -> None:
-        busy, idle, half = Client(), Client(), Client()
+        busy, idle, half, new = Client(), Client(), Client(), Client()
         busy.get()
+        idle.get()
+        idle.requests[0].dispatch()
+        idle.requests[0].respond()
+        await idle.response()
         half.send(b"GET / HT")
-        for client in (busy, idle, half):
+        for client in (busy, idle, half, new):
             client.draining = True
             client.connection.close_if_idle()
-        assert [is_over(client) for client in (busy, idle, half)] == [False, True, False]
+        assert [is_over(client) for client in (busy, idle, half, new)] == [False, True, False, False]
         busy.requests[0].dispatch()
         busy.requests[0].respond(b"last")
         assert (await busy.response()).headers["connection"] == "close"

@@ -7,7 +7,7 @@ import msgspec
 from salver.controller.demand import LoadWatch
 from salver.controller.metrics_store import MetricsStore
 from salver.data.channel import Channel
-from salver.wire.frames import Frame, Kind
+from salver.wire.frames import MOST_LOAD, Frame, Kind
 from salver.wire.messages import decode_demand
 from salver.wire.snapshot import Snapshot, encode_snapshot
 
@@ -38,14 +38,18 @@ class Publisher:
 
     def _subscribe(self, channel: Channel) -> None:
         self._channels.add(channel)
-        if self._encoded is not None:
-            channel.send(Kind.SNAPSHOT, payload=self._encoded)
+        self._send(channel)
 
     def publish(self, snapshot: Snapshot) -> None:
         self._last = snapshot
         self._encoded = encode_snapshot(msgspec.structs.replace(snapshot, awaited=self._awaited))
         for channel in self._channels:
-            channel.send(Kind.SNAPSHOT, payload=self._encoded)
+            self._send(channel)
+
+    def _send(self, channel: Channel, stream: int = 0) -> None:
+        """With how many there are: so many will come back together when this controller has died."""
+        if self._encoded is not None:
+            channel.send(Kind.SNAPSHOT, stream, payload=self._encoded, load=min(len(self._channels), MOST_LOAD))
 
     def await_applications(self, prefixes: tuple[str, ...]) -> None:
         """Have requests below these prefixes wait; nothing that the core decides depends on that."""
@@ -54,8 +58,8 @@ class Publisher:
             self.publish(self._last)
 
     def frame_received(self, channel: Channel, frame: Frame) -> None:
-        if frame.kind == Kind.WAIT and self._encoded is not None:
-            channel.send(Kind.SNAPSHOT, frame.stream, payload=self._encoded)
+        if frame.kind == Kind.WAIT:
+            self._send(channel, frame.stream)
         elif frame.kind == Kind.METRICS and self._metrics is not None:
             self._metrics.received(channel, bytes(frame.meta).decode(), bytes(frame.payload))
         elif frame.kind == Kind.DEMAND and self._load is not None:

@@ -15,6 +15,8 @@ NEVER = float("inf")
 
 _RENEWED_BY_BYTES = 4096
 _LINGER_S = 2.0
+_NEW_FOR_S = 0.25
+_NEWCOMER_S = 1.0
 
 
 class ClientDeadline:
@@ -39,6 +41,14 @@ class ClientDeadline:
     def of_head(self) -> None:
         """The client has connected, or has begun a request."""
         self.at = self._loop.time() + self._limits.header_timeout_s
+
+    def of_newcomer(self) -> bool:
+        """Nothing has come yet, and we are leaving. Whether the client has only just connected: it gets a moment."""
+        now = self._loop.time()
+        is_new = now - (self.at - self._limits.header_timeout_s) < _NEW_FOR_S
+        if is_new:
+            self.at = now + _NEWCOMER_S
+        return is_new
 
     def of_next_request(self, *, begun: bool) -> None:
         """It is the client's turn; a head that it has begun while it was answered must come to its end."""

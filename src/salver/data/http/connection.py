@@ -431,6 +431,9 @@ class HTTPConnection(asyncio.Protocol):
             current.client_gone(408 if sending and unanswered else CLIENT_LEFT)
 
     def close_if_idle(self) -> None:
+        says_nothing = self.idle and not self._served and not self._deadline.head_begun and not self._lingering
+        if says_nothing and self._deadline.of_newcomer():
+            return  # its request may be on its way, and nobody else will take it
         if self.idle or self._lingering:
             self._deadline.of_goodbye()  # for TLS waits for one, which an idle client may never say
             self._transport.close()

@@ -19,8 +19,10 @@ from salver.wire.snapshot import DeploymentRoute, Snapshot, decode_snapshot
 
 _RECONNECT_FIRST_S = 0.02
 _RECONNECT_MOST_S = 0.5
-_SPREAD_S = 0.25
-"""All callers lose their controller in the same moment: each waits for a part of this before it dials the next."""
+_SPREAD_EACH_S = 0.002
+_SPREAD_MOST_S = 0.25
+"""All callers lose their controller in the same moment: each waits for a part of this before it dials the next. A few
+wait for next to nothing: until then they do not know of what is deployed or dies meanwhile."""
 
 _ANSWER_WITHIN_S = 5.0
 
@@ -60,6 +62,8 @@ class Caller:
         """Requests that wait until it is known whether their deployment exists."""
         self._look_ups: set[asyncio.Task[None]] = set()
         self._first_of_connection = True
+        self._subscribers = 1
+        """How many callers there were, this one included, when the latest snapshot was sent."""
         self._routes: dict[str, DeploymentRoute] = {}
         self._routers: dict[str, Router] = {}
         self._demand = DemandPush(self._routers)
@@ -212,13 +216,15 @@ class Caller:
                 delay = min(delay * 2, _RECONNECT_MOST_S)
             else:
                 delay = _RECONNECT_FIRST_S
-                await asyncio.sleep(_SPREAD_S * random.random())  # noqa: S311 - jitter
+                spread_s = min(_SPREAD_EACH_S * self._subscribers, _SPREAD_MOST_S)
+                await asyncio.sleep(spread_s * random.random())  # noqa: S311 - jitter
 
     # --- Receiver ---------------------------------------------------------------------------------------
 
     def frame_received(self, channel: Channel, frame: Frame) -> None:
         if frame.kind != Kind.SNAPSHOT:
             return
+        self._subscribers = frame.load
         self._apply(decode_snapshot(bytes(frame.payload)))
         for number, arrived in list(self._refreshes.items()):
             if (self._first_of_connection or number == frame.stream) and not arrived.done():
