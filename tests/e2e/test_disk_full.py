@@ -30,7 +30,8 @@ pytestmark = [
 ]
 
 WITHIN_S = 60.0
-IN_A_SMALL_FOLDER = 'mount -t tmpfs -o size=1m,mode=700 tmpfs "$XDG_RUNTIME_DIR" && exec "$@"'
+# What it holds is more than one would think: the sources of all test modules that this process has loaded.
+IN_A_SMALL_FOLDER = 'mount -t tmpfs -o size=8m,mode=700 tmpfs "$XDG_RUNTIME_DIR" && exec "$@"'
 
 
 SALVER_RUN = command_line(("salver", "run", "worker:app", "--port", "0"))
