@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import salver
 from salver.records import CodeContext
 from salver.serve.building.user_modules import user_modules
 
@@ -120,6 +121,14 @@ def test_what_is_installed_does_not_belong_to_it(project: Project, tmp_path: Pat
     code = project(files)
     code = CodeContext((*code.sys_path, str(tmp_path / "lib" / "site-packages")), code.cwd)
     assert found(code) == {"app"}
+
+
+def test_nothing_of_ours_belongs_to_it(project: Project) -> None:
+    """Also where it lies in a folder like any other: a checkout that is installed as an editable package."""
+    code = project({"app.py": "from salver import serve\ndef f():\n import salver.cli.main"})
+    checkout = Path(salver.__file__).parents[1]
+    modules = user_modules(CodeContext((*code.sys_path, str(checkout)), code.cwd))
+    assert [name for name in modules if name.partition(".")[0] == "salver"] == []
 
 
 def test_all_that_is_in_folders_of_its_own_belongs_to_it(project: Project) -> None:

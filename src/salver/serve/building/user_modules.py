@@ -23,6 +23,7 @@ from salver.records import CodeContext
 from salver.serve.building.contents import INSTALLED_FOLDERS, files_below
 
 _MOST_FOLLOWED = 20_000
+_OURS = f"{Path(salver.__file__).parent}/"
 _BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 _MAY_COME_LATER = re.compile(rb"(?:^[ \t\f]+|[:;\\][ \t\f]*)(?:\r?\n)?[ \t\f]*(?:from|import)\b", re.MULTILINE)
 """An import that is not a line of its own at the left margin: in a function, under a condition."""
@@ -74,10 +75,10 @@ def _foreign_folders() -> tuple[str, ...]:
     folders = {
         sysconfig.get_path("stdlib"),
         sysconfig.get_path("platstdlib"),
-        str(Path(salver.__file__).parent),
+        f"{sys.prefix}/lib",
+        f"{sys.base_prefix}/lib",
     }
-    folders |= {f"{sys.prefix}/lib", f"{sys.base_prefix}/lib"}
-    return tuple(f"{folder}/" for folder in folders)
+    return (_OURS, *(f"{folder}/" for folder in folders))
 
 
 # --- what that imports ----------------------------------------------------------------------------------
@@ -151,11 +152,12 @@ def _with_packages(name: str) -> Iterable[str]:
 
 
 def _source_of(name: str, folders: list[str]) -> str | None:
+    """Nothing of ours, which lies in a folder like the user's where we are installed as an editable package."""
     relative = name.replace(".", "/")
     for folder in folders:
         for path in (f"{folder}/{relative}/__init__.py", f"{folder}/{relative}.py"):
             if os.path.isfile(path):
-                return path
+                return None if path.startswith(_OURS) else path
     return None
 
 
