@@ -145,9 +145,12 @@ def test_a_deploy_that_is_overtaken_has_failed(
 def test_a_deploy_that_is_overtaken_while_it_is_built_has_failed(salver_start: Run, tmp_path: Path) -> None:
     run = salver_start("--foreground")
     write(tmp_path)
-    (tmp_path / "hello.py").write_text("import time\nwhile True:\n    time.sleep(1)\n")
+    begun = tmp_path / "begun"
+    never = f"import pathlib, time\npathlib.Path({str(begun)!r}).touch()\nwhile True:\n    time.sleep(1)\n"
+    (tmp_path / "hello.py").write_text(never)
     with waiting(run, "deploy", "serve.yaml") as deploy:
         deploy.wait_for_output("shop: importing hello:app", WITHIN_S)
+        eventually("it has read its source", begun.exists, WITHIN_S)
         write(tmp_path)
         assert run.cli("deploy", "serve.yaml", timeout=WITHIN_S).returncode == 0
         assert deploy.wait(WITHIN_S) == 1

@@ -321,6 +321,27 @@ def test_who_has_just_connected_when_it_ends_is_answered(salver_run: Start) -> N
     assert run.wait(WITHIN_S) == 0
 
 
+def test_who_waits_to_be_accepted_when_it_ends_is_answered(salver_run: Start) -> None:
+    """Connected as far as they know: the proxy has not come to it yet."""
+    run = salver_run("app:app", "--port", "0", files={"app.py": SLEEPER})
+    (proxy,) = run.pids()["proxy"]
+    port = urlsplit(run.url).port
+    os.kill(proxy, signal.SIGSTOP)
+    clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+    try:
+        for client in clients:
+            client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        run.terminate()
+        os.kill(proxy, signal.SIGCONT)
+        for client in clients:
+            client.settimeout(WITHIN_S)
+            assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+    finally:
+        for client in clients:
+            client.close()
+    assert run.wait(WITHIN_S) == 0
+
+
 def test_a_hangup_ends_it_like_sigterm_and_once_only(worker_run: Start, hold: Callable[[SalverRun], Held]) -> None:
     run = worker_run(replicas=1)
     held = hold(run)

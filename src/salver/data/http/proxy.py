@@ -6,6 +6,7 @@ import asyncio
 import logging
 import resource
 import socket
+from contextlib import suppress
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ logger = logging.getLogger("salver.proxy")
 _SWEEP_S = 1.0
 _LOOK_AFTER_PAUSED_S = 0.05
 _MOST_CONNECTIONS = 10_000
+_BACKLOG = 2048
 
 
 class Proxy:
@@ -64,6 +66,9 @@ class Proxy:
         """Connections that are not read from while their request runs."""
         self._most_connections = min(_MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._servers: list[asyncio.Server] = []
+        self._listening: list[socket.socket] = []
+        self._arguments: dict[str, Any] = {}
+        """Of whatever makes connections: TLS, if it is on."""
         self._sweeping: asyncio.TimerHandle | None = None
         self._looking: asyncio.TimerHandle | None = None
         self._turned_away = 0
@@ -85,10 +90,13 @@ class Proxy:
         await self._caller.refresh()
         loop = asyncio.get_running_loop()
         for listening in sockets:
-            server = await loop.create_server(
-                lambda: HTTPConnection(self, self._options.limits), sock=listening, backlog=2048, **secured
-            )
+            server = await loop.create_server(self._new_connection, sock=listening, backlog=_BACKLOG, **secured)
             self._servers.append(server)
+        self._listening = sockets
+        self._arguments = secured
+
+    def _new_connection(self) -> HTTPConnection:
+        return HTTPConnection(self, self._options.limits)
 
     def _secured(self) -> dict[str, Any]:
         """Arguments of ``create_server`` for TLS, if it is on."""
@@ -107,12 +115,26 @@ class Proxy:
         """Accept nothing new; return when the last request has been answered."""
         self.draining = True
         self.ingress.drain()
+        waiting = self._accept_waiting()
         for server in self._servers:
             server.close()
+        connect = asyncio.get_running_loop().connect_accepted_socket
+        connecting = (connect(self._new_connection, accepted, **self._arguments) for accepted in waiting)
+        await asyncio.gather(*connecting, return_exceptions=True)  # one that has gone, or does not speak TLS
         for connection in list(self._connections):
             connection.close_if_idle()
         if self._connections:
             await self._emptied.wait()
+
+    def _accept_waiting(self) -> list[socket.socket]:
+        """Clients that are connected as far as they know: closing the sockets that listen would reset them."""
+        accepted: list[socket.socket] = []
+        for listening in self._listening:
+            with suppress(OSError):  # there are no more; or it is closed already
+                listening.setblocking(False)
+                while len(accepted) < _BACKLOG:
+                    accepted.append(listening.accept()[0])
+        return accepted
 
     async def stop(self) -> None:
         """Close everything at once. May be called twice."""
