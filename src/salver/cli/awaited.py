@@ -37,9 +37,8 @@ class Awaited(Struct, frozen=True):
             return accepted_at_s
         deployed = self._deployed(status)
         for name, view in self.views(status).items():
-            is_wanted = (
-                view.last_deployed_time_s and view.status != "DELETING"
-            )  # no time: it is built for the first time
+            # without a time it is being built for the first time
+            is_wanted = view.last_deployed_time_s and view.status != "DELETING"
             if name in deployed and is_wanted and view.last_deployed_time_s != deployed[name]:
                 return view.last_deployed_time_s
         return None

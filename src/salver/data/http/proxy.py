@@ -123,7 +123,8 @@ class Proxy:
         await asyncio.gather(*connecting, return_exceptions=True)  # one that has gone, or does not speak TLS
         for connection in list(self._connections):
             connection.close_if_idle()
-        if self._connections:
+        while self._connections:  # there may have been none for a moment, before those who waited were there
+            self._emptied.clear()
             await self._emptied.wait()
 
     def _accept_waiting(self) -> list[socket.socket]:
