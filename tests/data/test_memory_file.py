@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +50,7 @@ def all_freed() -> Generator[None]:
     yield
     shared_memory._resting.close()
     assert memfds() == []
+    assert "memfd:salver" not in Path("/proc/self/maps").read_text()
 
 
 def shared(value: object) -> SharedPayload:
@@ -132,6 +135,44 @@ def test_a_file_takes_no_more_memory_than_what_is_written() -> None:
     assert os.fstat(file.fd).st_size == file_size(5_000_000) == 8 * 1024**2
     assert os.fstat(file.fd).st_blocks * 512 < 5_000_000 + 3 * HEADER_BYTES
     file.close()
+
+
+def content(file: MemoryFile, size: int) -> bytes:
+    return os.pread(file.fd, size, HEADER_BYTES)
+
+
+def test_what_is_written_again_is_what_was_meant_whatever_had_memory_before() -> None:
+    """Through the mapping where there is memory, by ``pwrite`` behind that; the next view at the next page."""
+    random = np.random.default_rng(1)
+    file = MemoryFile(16 * 1024**2)
+    for sizes in ([10], [4096, 1], [5_000_000, 5_000_000], [9_000_000], [11_000_001, 7], [3, 12_000_000], [4097, 5]):
+        views = [random.integers(0, 256, size, dtype=np.uint8).tobytes() for size in sizes]
+        file.write([memoryview(view) for view in views])
+        expected = b"".join(view.ljust(-(-len(view) // mmap.PAGESIZE) * mmap.PAGESIZE, b"?") for view in views[:-1])
+        found = content(file, len(expected) + sizes[-1])
+        assert found[len(expected) :] == views[-1]
+        assert found[: sizes[0]] == views[0]
+    assert os.fstat(file.fd).st_blocks * 512 < 12_000_000 + 4 * mmap.PAGESIZE
+    file.close()
+
+
+WITHOUT_ROOM = """
+import resource
+from salver.data.memory_file import HEADER_BYTES, MemoryFile
+import os
+file = MemoryFile(1 << 26)
+file.write([memoryview(bytes(5_000_000))])
+resource.setrlimit(resource.RLIMIT_AS, (1 << 24, resource.RLIM_INFINITY))
+file.write([memoryview(b"x" * 1_000_000)])
+assert file._mapping is None
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+assert os.pread(file.fd, 1_000_001, HEADER_BYTES) == b"x" * 1_000_000 + b"\\0"
+"""
+
+
+def test_without_room_for_a_mapping_it_is_written_all_the_same() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_ROOM], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
 
 
 READER = """

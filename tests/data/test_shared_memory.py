@@ -282,6 +282,7 @@ array = np.arange(3_000_000, dtype=np.uint8)
 assert isinstance(dump_value(array, "it", share), SharedPayload)
 if sys.argv[3] == "new":
     _resting.close()
+array = np.arange(3_500_000, dtype=np.uint8)  # more than what has memory in the file that rests
 resource.setrlimit(getattr(resource, sys.argv[1]), (int(sys.argv[2]),) * 2)
 for _ in range(1000):
     payload = dump_value(array, "it", share)

@@ -29,10 +29,22 @@ def map_privately(fd: int, offset: int, size: int) -> mmap.mmap:
     Raises:
         OSError: no memory, or too many mappings.
     """
+    return _map(fd, offset, size, mmap.MAP_PRIVATE)
+
+
+def map_shared(fd: int, size: int) -> mmap.mmap:
+    """The beginning of a file in memory, to be written. As ``map_privately`` otherwise.
+
+    To write a page that has no memory yet is SIGBUS when there is none left.
+    """
+    return _map(fd, 0, size, mmap.MAP_SHARED)
+
+
+def _map(fd: int, offset: int, size: int, flags: int) -> mmap.mmap:
     whole = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     address = ctypes.addressof(ctypes.c_char.from_buffer(whole))
     protection = mmap.PROT_READ | mmap.PROT_WRITE
-    if _mmap(address, size, protection, mmap.MAP_PRIVATE | _MAP_FIXED, fd, offset) == _FAILED:
+    if _mmap(address, size, protection, flags | _MAP_FIXED, fd, offset) == _FAILED:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return whole
