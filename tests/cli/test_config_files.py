@@ -246,6 +246,13 @@ def test_build_shows_the_user_s_errors(tmp_path: Path) -> None:
     assert "RuntimeError: not today" in answer.stderr
 
 
+def test_a_killed_build_is_told(tmp_path: Path) -> None:
+    (tmp_path / "hello.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    answer = salver("build", "hello:app", cwd=tmp_path)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert answer.stderr == "Error: the process `salver: build` was killed by SIGKILL.\n"
+
+
 def test_the_schema_is_json(tmp_path: Path) -> None:
     answer = salver("config", "--schema", cwd=tmp_path)
     assert answer.returncode == 0

@@ -217,7 +217,7 @@ def test_readiness(shown: ApplicationView, reason: str) -> None:
 def test_builds_beside_what_runs() -> None:
     running, leaving = view(), view("leaving", "DELETING")
     builds = {"app": Build("DEPLOY_FAILED", "why"), "leaving": Build("DEPLOYING", "")}
-    merged = with_builds([running, leaving], builds, None)
+    merged = with_builds([leaving, running], builds, None)
     assert [(each.name, each.status, each.message) for each in merged] == [
         ("app", "DEPLOY_FAILED", "why"),
         ("leaving", "DELETING", ""),

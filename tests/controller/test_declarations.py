@@ -227,7 +227,7 @@ def test_a_wrong_config_changes_nothing(instance: Instance) -> None:
     ("target", "more", "message"),
     [
         ("failing", {}, ["Traceback", 'shop.py", line', "LookupError: no such thing"]),
-        ("ending", {}, ["shop:ending: its process exited with code 7"]),
+        ("ending", {}, ["shop:ending: its process has ended: exited with code 7"]),
         ("leaving", {}, ["SystemExit: 3"]),
         ("nothing", {}, ["shop:nothing: Module 'shop' has no attribute 'nothing'"]),
         ("app", {"args": {"n": 1}}, ["Arguments can only be passed to an application builder function"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from salver.serve.building.application_settings import ApplicationSettings
 from salver.serve.building.default_runtime_env import set_default_runtime_env, under_default_runtime_env
 from salver.serve.building.fingerprint import code_fingerprint
 from salver.serve.runtime_env import check_runtime_env, merge_runtime_env, resolve
+from salver.serve.runtime_env.cache import made_once
 
 PACKAGES = "/usr/lib/python3/site-packages"
 OFFLINE = ["--no-index"]
@@ -186,6 +188,34 @@ def test_a_local_package_that_changed_is_another_environment(base: CodeContext, 
     assert (imported(first, "demo.answer"), imported(second, "demo.answer")) == ("1", "2")
 
 
+BACKEND = """
+import os, shutil
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    for left in ("build/lib/demo.py", "src/demo.egg-info/PKG-INFO"):
+        os.makedirs(os.path.dirname(left))
+        open(left, "w").close()
+    return os.path.basename(shutil.copy("../demo-1.0-py3-none-any.whl", folder))
+"""
+
+
+def test_a_project_that_was_built_in_its_folder_is_the_same_as_before(base: CodeContext, tmp_path: Path) -> None:
+    write_wheel(tmp_path, "demo", "version = 1")
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "backend.py").write_text(BACKEND)
+    (project / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    pip = {"packages": ["./project"], "pip_install_options": OFFLINE}
+    first = resolved(base, pip=pip)
+    assert (project / "build").is_dir()
+    assert resolved(base, pip=pip) == first
+    (project / "changed.py").write_text("")
+    shutil.rmtree(project / "build")
+    shutil.rmtree(project / "src")
+    assert resolved(base, pip=pip) != first
+
+
 def test_a_requirements_file_may_refer_to_others(base: CodeContext, tmp_path: Path) -> None:
     write_wheel(tmp_path / "wheels", "demo", "version = 1")
     write_wheel(tmp_path / "wheels", "other", "version = 2", requires="demo")
@@ -207,8 +237,17 @@ def test_what_this_process_has_is_not_installed_again(base: CodeContext, tmp_pat
 
 
 def test_what_cannot_be_installed_is_said_in_pips_words_and_leaves_nothing(base: CodeContext, cache: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"(?s)runtime_env\.pip: .*failed with 1.*no-such-thing-at-all"):
-        resolved(base, pip={"packages": ["no-such-thing-at-all==1"], "pip_install_options": OFFLINE})
+    pip = {"packages": ["no-such-thing-at-all==1"], "pip_install_options": OFFLINE}
+    with pytest.raises(ConfigurationError) as caught:
+        resolved(base, pip=pip)
+    first = str(caught.value).splitlines()[0]
+    assert first.startswith("runtime_env.pip: No matching distribution found for no-such-thing-at-all==1. `python -m")
+    nowhere = ["--index-url", "http://127.0.0.1:9/simple", "--retries", "2", "--timeout", "2"]
+    with pytest.raises(ConfigurationError) as caught:
+        resolved(base, pip={**pip, "pip_install_options": nowhere})
+    lines = str(caught.value).splitlines()
+    assert "no-such-thing-at-all==1 (a package index could not be reached). `python" in lines[0]
+    assert sum(line.startswith("WARNING: Retrying") for line in lines) == 1, lines
     assert [path for path in cache.glob("pip/*") if path.is_dir()] == []
 
 
@@ -218,11 +257,26 @@ def test_an_interrupted_build_is_done_again(base: CodeContext, tmp_path: Path, c
     builder = subprocess.Popen(
         [sys.executable, "-c", _RESOLVE, json.dumps(pip), str(tmp_path)], start_new_session=True
     )
-    eventually("the build has begun", lambda: any(cache.glob("pip/*.new/bin/python")), 60)
+    eventually("the build has begun", lambda: any(cache.glob("pip/*.new-*/bin/python")), 60)
     os.killpg(builder.pid, signal.SIGKILL)
     builder.wait(10)
     assert imported(resolved(base, pip=pip), "demo.version") == "1"
-    assert not any(cache.glob("pip/*.new"))
+    assert not any(cache.glob("pip/*.new-*"))
+
+
+def test_what_a_killed_maker_has_started_does_not_write_into_the_next_one(cache: Path) -> None:
+    made_in: list[Path] = []
+
+    def make(folder: Path) -> None:
+        made_in.append(folder)
+        left = cache / "pip" / "name.new-of-another"
+        assert not left.exists()
+        left.mkdir()  # as if its pip lived on
+        (folder / "done").touch()
+
+    shutil.rmtree(made_once("pip", "name", make, print))
+    assert (made_once("pip", "name", make, print) / "done").is_file()
+    assert made_in[0].name != made_in[1].name
 
 
 _RESOLVE = """

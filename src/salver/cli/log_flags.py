@@ -56,7 +56,13 @@ _FLAGS = (
         help="Lines for people, or an object per line for programs.",
     ),
     click.option(
-        "--log-level", cls=SectionedOption, section=_SECTION, default="INFO", type=_level, help="Least level shown."
+        "--log-level",
+        cls=SectionedOption,
+        section=_SECTION,
+        default="INFO",
+        type=_level,
+        metavar="LEVEL",
+        help="Least level shown.",
     ),
     click.option(
         "--logs-dir", cls=SectionedOption, section=_SECTION, metavar="FOLDER", help="Where log files are kept."

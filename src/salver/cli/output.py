@@ -14,8 +14,13 @@ _WAIT_S = 5.0
 
 def fail(message: str, code: int) -> NoReturn:
     """One sentence on stderr, then out."""
-    say(f"{click.style('Error:', fg='red')} {message}")
+    say_error(message)
     sys.exit(code)
+
+
+def say_error(message: str) -> None:
+    """One sentence on stderr."""
+    say(f"{click.style('Error:', fg='red')} {message}")
 
 
 def say(message: str) -> None:

@@ -68,7 +68,7 @@ def _check_reload(*, blocking: bool) -> None:
     from salver.cli.reloading import watchfiles_is_installed
 
     if not watchfiles_is_installed():
-        raise click.UsageError("--reload needs the package watchfiles: pip install 'salver[reload]'.")
+        raise click.UsageError("--reload needs the package watchfiles: pip install watchfiles.")
 
 
 def _deploy_and_follow(hold: Hold, source: Source, *, blocking: bool, reload: bool) -> None:

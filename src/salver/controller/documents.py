@@ -45,7 +45,7 @@ class Build(Protocol):
 def with_builds(
     views: Iterable[ApplicationView], builds: Mapping[str, Build], config: JsonDict | None
 ) -> tuple[ApplicationView, ...]:
-    """The applications, those included that are still being built, or could not be.
+    """The applications by name, those included that are still being built, or could not be.
 
     Args:
         builds: by application; one that is not in it was built.
@@ -62,7 +62,7 @@ def with_builds(
             )
         elif known.status != "DELETING":
             shown[name] = replace(known, status=build.status, message=build.message)
-    return tuple(shown.values())
+    return tuple(shown[name] for name in sorted(shown))
 
 
 def _applications_of(config: JsonDict | None) -> list[JsonDict]:

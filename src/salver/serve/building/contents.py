@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,10 +55,12 @@ def hash_of_file(path: str | Path) -> bytes:
         return b""
 
 
-def hash_of_folder(folder: str | Path, suffix: str = "") -> bytes:
-    """SHA-256 of the names and contents of its files that end with ``suffix``."""
+def hash_of_folder(folder: str | Path, without: re.Pattern[str] | None = None) -> bytes:
+    """SHA-256 of the names and contents of its files, but for those whose relative path begins like ``without``."""
     digest = hashlib.sha256()
-    for name in files_below(str(folder), suffix):
+    for name in files_below(str(folder)):
+        if without is not None and without.match(name):
+            continue
         digest.update(f"\0{name}\0".encode(errors="surrogateescape"))
         digest.update(hash_of_file(os.path.join(folder, name)))
     return digest.digest()

@@ -133,7 +133,7 @@ class _Builds:
         os.close(descriptor)
         del self._running[descriptor]
         if not child.finished:
-            how = f"its process {_end_of(child.pid)}"
+            how = f"its process has ended: {_end_of(child.pid)}"
             _write(self._output, Failed(child.application.name, f"{child.application.import_path}: {how}"))
         kill_group(child.pid)
         os.waitpid(child.pid, 0)

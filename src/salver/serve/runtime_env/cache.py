@@ -2,7 +2,8 @@
 
 They are below ``$XDG_CACHE_HOME/salver`` (``~/.cache/salver``), and may be removed whenever nothing runs. A folder is
 made under another name and renamed when it is complete, so that one whose maker was killed is never used; a lock,
-which the kernel releases with its holder, lets two makers of the same folder wait for each other.
+which the kernel releases with its holder, lets two makers of the same folder wait for each other. That other name is
+new each time: what a killed maker has started (pip) may live on, and write where it began.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ def made_once(kind: str, name: str, make: Callable[[Path], None], progress: Call
     with _locked(shelf / f"{name}.lock", progress):
         if folder.is_dir():
             return folder
-        unfinished = shelf / f"{name}.new"
-        shutil.rmtree(unfinished, ignore_errors=True)  # of a maker that was killed
+        for left in shelf.glob(f"{name}.new*"):  # by a maker that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        unfinished = shelf / f"{name}.new-{os.urandom(4).hex()}"
         unfinished.mkdir(mode=0o700)
         try:
             make(unfinished)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import sysconfig
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Timer
@@ -29,6 +29,9 @@ from salver.serve.runtime_env.cache import MADE_WITHIN_S, made_once
 _FORMAT = b"1"  # of the folders that we make: another number leaves the old ones unused
 _TOLD = ("Collecting ", "Processing ", "Downloading ", "Building ", "Installing ", "Successfully ")
 _LINES_SHOWN = 20
+_RETRIES = "WARNING: Retrying "
+_ERROR = "ERROR: "
+_LEFT_BY_BUILDS = re.compile(r"(build|dist)/|(.*/)?[^/]+\.egg-info/")
 _REFERS = re.compile(r"(-r|-c|--requirement|--constraint)(\s*=?\s*)(\S+)")
 
 
@@ -104,7 +107,7 @@ def _digest(wanted: _Wanted, cwd: str) -> str:
     for line in wanted.lines:
         digest.update(f"{line}\0".encode())
         for path in _local_paths(line, cwd):
-            digest.update(hash_of_folder(path) if path.is_dir() else hash_of_file(path))
+            digest.update(hash_of_folder(path, _LEFT_BY_BUILDS) if path.is_dir() else hash_of_file(path))
     return digest.hexdigest()[:24]
 
 
@@ -157,6 +160,8 @@ def _run(command: list[str], cwd: str, environment: dict[str, str], progress: Ca
         try:
             assert process.stdout is not None
             for line in process.stdout:
+                if line.startswith(_RETRIES) and last and last[-1].startswith(_RETRIES):
+                    last.pop()  # one of them says enough
                 last.append(line.rstrip())
                 if line.lstrip().startswith(_TOLD):
                     progress(f"pip: {line.strip()}")
@@ -169,7 +174,18 @@ def _run(command: list[str], cwd: str, environment: dict[str, str], progress: Ca
             limit.join()
     if code:
         what = " ".join(command[1:4])
-        raise ConfigurationError(f"runtime_env.pip: `python {what}` failed with {code}:\n" + "\n".join(last))
+        raise ConfigurationError(
+            f"runtime_env.pip: {_reason(last)}`python {what}` failed with {code}:\n" + "\n".join(last)
+        )
+
+
+def _reason(lines: Collection[str]) -> str:
+    """In one sentence, for places that show one line: what pip says last, and whether it found an index to ask."""
+    errors = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+    if not errors:
+        return ""
+    unreachable = any(line.startswith(_RETRIES) for line in lines)
+    return f"{errors[-1]} (a package index could not be reached). " if unreachable else f"{errors[-1]}. "
 
 
 # --- where packages are ---------------------------------------------------------------------------------
