@@ -220,6 +220,20 @@ def test_a_constructor_that_always_fails_fails_the_deployment() -> None:
     assert route.unavailable == "it failed to deploy: constructor of model failed: ValueError: no such model"
 
 
+@pytest.mark.parametrize("step", ["reconfigure", "first check_health"])
+def test_what_fails_after_the_constructor_is_not_called_that(step: str) -> None:
+    scene = Scene()
+    scene.deploy(deployment_spec(max_constructor_failures=1))
+    scene.started(R0)
+    scene.send(InitializeFailed(R0, "Traceback:\nRuntimeError: never healthy", step))
+
+    view = scene.deployment()
+    assert (view.status, view.message.partition("\n")[0]) == (
+        "DEPLOY_FAILED",
+        f"{step} of model failed: RuntimeError: never healthy",
+    )
+
+
 def test_a_failed_deployment_is_tried_again_by_the_same_deploy() -> None:
     scene = Scene()
     scene.deploy(deployment_spec(max_constructor_failures=1))

@@ -106,7 +106,7 @@ def test_a_first_check_that_hangs_fails_like_a_constructor(kind: str) -> None:
         async with Scene() as scene:
             name, gate = scene.gate()
             meta = refusal(await construct(scene, CHECKED[kind], name, health_check_timeout_s=0.05))
-            assert (meta.kind, meta.message) == (ErrorKind.CONSTRUCTOR, "check_health did not return within 0.05 s")
+            assert (meta.kind, meta.message) == (ErrorKind.FIRST_CHECK, "check_health did not return within 0.05 s")
             gate.open()  # for the thread, which goes on
             await turns(50)
 
@@ -174,11 +174,11 @@ class FirstUnwell(Unwell):
         super().__init__(["raises"])
 
 
-def test_a_first_check_that_fails_is_the_constructors_failure() -> None:
+def test_a_first_check_that_fails_is_told_as_that_and_no_constructors_failure() -> None:
     async def test() -> None:
         async with Scene() as scene:
             meta = refusal(await construct(scene, FirstUnwell))
-            assert (meta.kind, meta.type_name) == (ErrorKind.CONSTRUCTOR, "ConnectionError")
+            assert (meta.kind, meta.type_name) == (ErrorKind.FIRST_CHECK, "ConnectionError")
             assert "in check_health" in meta.traceback
 
     run(test())

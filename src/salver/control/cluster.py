@@ -209,7 +209,8 @@ class Cluster:
                 return self._signal(replica, Signal.START_FAILED, reason, now)
             case ReplicaInitialized():
                 return self._initialized(replica, event, now)
-            case InitializeFailed(error=error):
+            case InitializeFailed(error=error, step=step):
+                replica.initializing = step
                 return self._signal(replica, Signal.INITIALIZE_FAILED, error, now)
             case ReplicaReconfigured(number=number, error=error):
                 return self._reconfigured(replica, error, now) if number == replica.tellings else []

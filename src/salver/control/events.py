@@ -96,10 +96,16 @@ class ReplicaInitialized(Struct, frozen=True):
 
 
 class InitializeFailed(Struct, frozen=True):
-    """The constructor raised, or the replica could not be reached; ``error`` holds the user's traceback."""
+    """User code raised before the replica was ready, or the replica could not be reached.
+
+    Attributes:
+        error: the user's traceback.
+        step: what raised, in words: the constructor, or what is called after it.
+    """
 
     replica_id: str
     error: str
+    step: str = "constructor"
 
 
 class ReplicaReconfigured(Struct, frozen=True):

@@ -86,7 +86,7 @@ def _constructor_message(replica: Replica, signal: Signal, detail: str) -> str:
         return f"constructor of {name} did not return within {replica.deployment.startup_timeout_s:g} s"
     if signal is Signal.EXITED:
         return f"{_exit_message(replica, detail)} before its constructor returned"
-    text = f"constructor of {name} failed: {_last_line(detail)}"
+    text = f"{replica.initializing} of {name} failed: {_last_line(detail)}"
     return f"{text}\n{detail}" if "\n" in detail.strip() else text
 
 

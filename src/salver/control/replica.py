@@ -224,6 +224,8 @@ class Replica:
         """What it was told last to be like; None when that is not known."""
         self.tellings = 0
         """How often it was told."""
+        self.initializing = "constructor"
+        """The step before its first request that failed, in words."""
         self.health_failures = 0
         """Of the user's ``check_health``, in a row."""
         self.worn = ""

@@ -56,8 +56,8 @@ class Constructors:
             answer = decode_constructed(await client.ask(initialize))
         except ReplicaRefused as error:
             self._running.pop(command.replica_id, None)
-            self._show(command.deployment.id, "failed", str(error))
-            self._tell(InitializeFailed(command.replica_id, str(error)))
+            self._show(command.deployment.id, f"the {error.kind}", "failed", str(error))
+            self._tell(InitializeFailed(command.replica_id, str(error), error.kind))
         except ReplicaGone as error:
             self._running.pop(command.replica_id, None)
             await asyncio.sleep(_EXIT_TOLD_WITHIN_S)  # mostly the process has died: let the engine say first how
@@ -74,13 +74,13 @@ class Constructors:
         command = self._running.pop(replica_id, None)
         if command is not None:
             where = innermost(await self._engine.where(replica_id))
-            self._show(command.deployment.id, "was stopped before it returned", where)
+            self._show(command.deployment.id, "the constructor", "was stopped before it returned", where)
 
-    def _show(self, deployment: DeploymentId, what: str, details: str) -> None:
+    def _show(self, deployment: DeploymentId, who: str, what: str, details: str) -> None:
         """The details only once: mostly the next replica fails in the same way."""
         again = self._shown == (deployment, details)
         self._shown = (deployment, details)
-        logger.error("the constructor of %s %s%s", deployment.name, what, ", as before" if again else f"\n{details}")
+        logger.error("%s of %s %s%s", who, deployment.name, what, ", as before" if again else f"\n{details}")
 
     async def _remind(self, command: InitializeReplica) -> None:
         """Say every 30 s that it still runs, and where."""

@@ -10,13 +10,21 @@ from salver.data.channel import Channel, Connect
 from salver.data.replica.replica import CONTROLLER
 from salver.errors import ServeException
 from salver.wire.frames import Frame, Kind
-from salver.wire.messages import PROTOCOL_VERSION, Control, Hello, Report, decode_error, decode_report, encode
+from salver.wire.messages import PROTOCOL_VERSION, Control, ErrorKind, Hello, Report, decode_error, decode_report, encode
 
 _LAST_WORDS_S = 1.0
 
 
 class ReplicaRefused(ServeException):
-    """The replica answered with an error: the user's traceback, for the constructor."""
+    """The replica answered with an error: the user's traceback.
+
+    Attributes:
+        kind: an ``ErrorKind``; of Initialize the step that failed.
+    """
+
+    def __init__(self, message: str, kind: str = ErrorKind.USER) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class ReplicaGone(ServeException):
@@ -108,7 +116,8 @@ class ReplicaClient:
             answer.set_result(frame.meta)
         elif frame.kind == Kind.ERROR:
             meta = decode_error(frame.meta)
-            answer.set_exception(ReplicaRefused(meta.traceback or f"{meta.type_name}: {meta.message}"))
+            text = meta.traceback or f"{meta.type_name}: {meta.message}"
+            answer.set_exception(ReplicaRefused(text, meta.kind))
 
     def channel_lost(self, channel: Channel) -> None:
         self._channel = None

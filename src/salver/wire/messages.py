@@ -112,7 +112,11 @@ class ErrorKind:
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
     SERIALIZATION = "serialization"
+
     CONSTRUCTOR = "constructor"
+    RECONFIGURE = "reconfigure"
+    FIRST_CHECK = "first check_health"
+    """The three steps of Initialize, by the name that people read."""
 
 
 class ErrorMeta(Struct, frozen=True, array_like=True, omit_defaults=True):

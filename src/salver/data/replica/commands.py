@@ -36,6 +36,9 @@ from salver.wire.messages import (
 class Commanded(Protocol):
     """The replica: what each request means. Whatever these raise is the answer."""
 
+    initializing: str
+    """The step that ``initialize`` is at, or was at when it failed: an ``ErrorKind``."""
+
     async def initialize(self, message: Initialize) -> None: ...
 
     def constructed_as(self) -> Constructed: ...
@@ -66,8 +69,7 @@ class Commands:
             channel.send(Kind.RESPONSE, frame.stream)
             self._replica.drain()
             return
-        kind = ErrorKind.CONSTRUCTOR if isinstance(message, Initialize) else ErrorKind.USER
-        self._spawn(self._answer(channel, frame.stream, self._work(message), kind))
+        self._spawn(self._answer(channel, frame.stream, self._work(message)))
 
     async def close(self) -> None:
         """Cancel everything that is under way. May be called twice."""
@@ -96,7 +98,7 @@ class Commands:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _answer(self, channel: Channel, stream: int, work: asyncio.Task[bytes], kind: str) -> None:
+    async def _answer(self, channel: Channel, stream: int, work: asyncio.Task[bytes]) -> None:
         await asyncio.wait({work})  # raising its error here would cut the traceback for those who ask again
         error = work.exception()
         if error is None:
@@ -104,6 +106,7 @@ class Commands:
             channel.send(Kind.RESPONSE, stream, meta)
         else:
             text = user_traceback(error)
+            kind = self._replica.initializing if work is self._initialized else ErrorKind.USER
             meta = encode(ErrorMeta(kind, type(error).__qualname__, text_of(error), text))
             channel.send(Kind.ERROR, stream, meta)
 

@@ -36,10 +36,10 @@ from salver.data.replica.standing import standing
 from salver.data.replica.user_code import UserCode
 from salver.data.replica.wear import Wear
 from salver.data.request_metrics import ReplicaRequests
-from salver.errors import ProtocolError, ServeException
+from salver.errors import ProtocolError
 from salver.records import CodeContext, DeploymentSpec, LoggingSpec
 from salver.wire.frames import AHEAD, Frame, Kind
-from salver.wire.messages import Constructed, Initialize, Reconfigure, Worn, decode_call, encode
+from salver.wire.messages import Constructed, ErrorKind, Initialize, Reconfigure, Worn, decode_call, encode
 
 logger = logging.getLogger("salver.replica")
 access_logger = logging.getLogger("salver.access")
@@ -91,6 +91,7 @@ class Replica:
         self._running: dict[tuple[Channel, int], Invocation] = {}
         self._abandoned: set[asyncio.Task[None]] = set()
         """Requests that were cancelled, and run on."""
+        self.initializing = ErrorKind.CONSTRUCTOR
         self._context = contextvars.Context()
         """What every request starts from: variables that say where it runs, and nothing of another request."""
         self._draining = False
@@ -305,7 +306,9 @@ class Replica:
         self._become(identity)
         self._enter(identity)
         hooks = UserHooks(user.target)
+        self.initializing = ErrorKind.RECONFIGURE
         await hooks.reconfigure(spec.user_config, identity.rank)
+        self.initializing = ErrorKind.FIRST_CHECK
         if hooks.checks_health:
             await _in_time(hooks, spec.health_check_timeout_s)
         self._hooks = hooks
@@ -375,7 +378,7 @@ def _place(rank: int) -> ReplicaRank | None:
 
 
 async def _in_time(hooks: UserHooks, timeout_s: float) -> None:
-    """The first ``check_health``. Raises ServeException when it takes longer, or what it raises."""
+    """The first ``check_health``. Raises TimeoutError when it takes longer, or what it raises."""
     limit = asyncio.timeout(timeout_s)
     try:
         async with limit:
@@ -383,4 +386,4 @@ async def _in_time(hooks: UserHooks, timeout_s: float) -> None:
     except TimeoutError:
         if not limit.expired():
             raise
-        raise ServeException(f"check_health did not return within {timeout_s:g} s") from None
+        raise TimeoutError(f"check_health did not return within {timeout_s:g} s") from None
