@@ -110,7 +110,10 @@ def test_json_whatever_the_files_have(shared: SalverRun) -> None:
     access = next(record for record in records if "GET /" in record["message"])
     assert (child["application"], child["deployment"], child["levelname"]) == ("first", "Child", "INFO")
     assert child["request_id"] == access["request_id"]
-    assert any("Traceback" in record["message"] for record in records)
+    assert (access["method"], access["path"], access["status"], access["route"]) == ("GET", "/", 200, "/")
+    failed = next(record for record in records if record["message"] == "with a traceback")
+    assert failed["exc_info"].endswith("\nValueError: one")
+    assert failed["filename"] == "app.py"
 
 
 def test_of_the_one_that_ended_last(run: SalverRun) -> None:

@@ -14,6 +14,7 @@ from salver.cli.output import say
 from salver.engine.local.instance import Instance, find_instance, running_instances
 from salver.engine.local.log_folder import log_folders
 from salver.telemetry.log_files import Follower, LogRecord, Wanted, last_records
+from salver.telemetry.text_lines import fields_of
 
 _LOOK_EVERY_S = 0.2
 _SHOWN = 200
@@ -96,19 +97,5 @@ def _follow(instance: Instance, follower: Follower, wanted: Wanted, as_json: boo
 def _show(record: LogRecord, as_json: bool) -> None:
     data = record.data
     if as_json and not data.startswith(b"{"):
-        head, _, message = data.decode(errors="replace").partition(" -- ")
-        about = head.split(" ")
-        data = msgspec.json.encode(
-            {
-                "asctime": record.time,
-                "levelname": about[0],
-                "message": message.rstrip("\n"),
-                "component_name": record.component,
-                "component_id": record.identity,
-                "application": record.app,
-                "deployment": record.deployment,
-                "request_id": about[5] if len(about) > 5 else "",
-            }
-        )
-        data += b"\n"
+        data = msgspec.json.encode(fields_of(data)) + b"\n"
     sys.stdout.buffer.write(data)

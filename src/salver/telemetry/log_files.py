@@ -7,7 +7,6 @@ when it was; lines that do not begin like one belong to the record before them (
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,17 +14,13 @@ import msgspec
 from msgspec import Struct
 
 from salver.telemetry.log_file import ROTATED, rotated
+from salver.telemetry.text_lines import application_of, beginning_of_record
 
 _FIRST_WINDOW = 1 << 20
 """Bytes of a file's end that are read first; four times as many when what is wanted was not among them."""
 
 _MOST_AT_ONCE = 4 << 20
 """Bytes that are read from one file at a time when it is followed."""
-
-_text_line = re.compile(
-    rb"[A-Z]+ (?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) (?P<component>[a-z]+) (?P<id>\S+)(?: [^\n]*)? -- "
-).match
-_app_of_access_line = re.compile(rb" application=(\S+)(?: route=\S*)?(?: client=\S*)?\n?\Z").search
 
 
 class Wanted(Struct, frozen=True):
@@ -108,14 +103,13 @@ def _begin(line: bytes) -> LogRecord | None:
         except (msgspec.DecodeError, msgspec.ValidationError):
             return None
         return LogRecord(read.asctime, read.component_name, read.component_id, read.application, line)
-    found = _text_line(line)
+    found = beginning_of_record(line)
     if found is None:
         return None
     time, component, identity = (found[name].decode(errors="replace") for name in ("time", "component", "id"))
     app = identity.partition("#")[0] if component == "replica" else ""
     if component == "proxy":
-        about = _app_of_access_line(line)
-        app = about[1].decode(errors="replace") if about is not None else ""
+        app = application_of(line)
     return LogRecord(time, component, identity, app, line)
 
 
