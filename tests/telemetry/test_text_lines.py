@@ -19,9 +19,10 @@ from salver.telemetry.text_lines import application_of, beginning_of_record, fie
 
 Fields = dict[str, Any]
 
-_words = st.text("ab =:/.#-\\\"é", max_size=12)
-_request_ids = st.text("ab0=-/\"\\", min_size=1, max_size=9)
-_paths = st.text("/ab=:%200.ms\\\"\x7fé", min_size=1, max_size=20).map(lambda text: text.encode("latin-1"))
+_words = st.text('ab =:/.#-\\"é', max_size=12)
+_request_ids = st.text('ab0=-/"\\', min_size=1, max_size=9)
+_undivided_ids = _request_ids.filter(lambda text: text != "--")  # in access lines that is the separator
+_paths = st.text('/ab=:%200.ms\\"\x7fé', min_size=1, max_size=20).map(lambda text: text.encode("latin-1"))
 
 
 def both(record: logging.LogRecord, component: str, identity: str, *additional: str) -> tuple[Fields, Fields]:
@@ -36,14 +37,16 @@ def both(record: logging.LogRecord, component: str, identity: str, *additional: 
 
 
 def record(message: str, logger: str = "salver.controller", **attributes: Any) -> logging.LogRecord:
-    made = logging.LogRecord(logger, logging.WARNING, "/code/app.py", 7, message, (), attributes.pop("exc_info", None))
+    made = logging.LogRecord(
+        logger, logging.WARNING, "/code/app.py", 7, message, (), attributes.pop("exc_info", None)
+    )
     made.__dict__.update(attributes)
     return made
 
 
-@given(message=_words, request_id=st.from_regex(r"[a-z0-9-]{1,36}", fullmatch=True), thread=_words.map(str.strip))
+@given(message=_words, request_id=_request_ids, thread=_words.map(str.strip))
 @example(message="GET / 200 1.0ms application=a", request_id="r", thread="Thread-1 (run)")
-@example(message="a -- b", request_id="r", thread="MainThread")
+@example(message="a -- b", request_id="levelname=ERROR", thread="MainThread")
 def test_a_record_of_a_user_has_the_same_fields(message: str, request_id: str, thread: str) -> None:
     if "=" in thread:
         return  # shown as it is: where it ends could not be told
@@ -79,7 +82,7 @@ def test_a_traceback_is_a_field_of_its_own() -> None:
     path=_paths,
     status=st.sampled_from([101, 200, 499, 503]),
     seconds=st.floats(0, 1000),
-    request_id=_request_ids,
+    request_id=_undivided_ids,
     app=st.sampled_from(["", "shop", "my shop", "a application=b"]),
     route=st.sampled_from(["", "/", "/a b", "/c"]),
     client=st.sampled_from(["", "127.0.0.1:7", "[::1]:80"]),

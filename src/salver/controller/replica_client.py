@@ -10,7 +10,16 @@ from salver.data.channel import Channel, Connect
 from salver.data.replica.replica import CONTROLLER
 from salver.errors import ServeException
 from salver.wire.frames import Frame, Kind
-from salver.wire.messages import PROTOCOL_VERSION, Control, ErrorKind, Hello, Report, decode_error, decode_report, encode
+from salver.wire.messages import (
+    PROTOCOL_VERSION,
+    Control,
+    ErrorKind,
+    Hello,
+    Report,
+    decode_error,
+    decode_report,
+    encode,
+)
 
 _LAST_WORDS_S = 1.0
 

@@ -60,7 +60,8 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
         request_id = getattr(record, "request_id", "")
-        about = f" {request_id}" if request_id else ""
+        named = "request_id=" if "=" in request_id or request_id == "--" else ""  # clients choose it, even so
+        about = f" {named}{request_id}" if request_id else ""
         more = "".join(f" {name}={escaped(str(getattr(record, name, None)))}" for name in self._additional)
         where = f"{record.filename}:{record.lineno} " if is_below(record.name, _USER_LOGGERS) else ""
         who = f"{self._component} {self._identity}{about}{more}"

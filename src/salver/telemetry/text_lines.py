@@ -55,7 +55,7 @@ def fields_of(record: bytes) -> dict[str, Any]:
     access = _access(head["message"]) if head["component_name"] == "proxy" else None
     if access is not None:
         return fields | {"request_id": about} | _of_request(access.groupdict())
-    return fields | _of_message(head["message"]) | _of_replica(fields) | _of_context(about)
+    return _of_context(about) | fields | _of_message(head["message"]) | _of_replica(fields)
 
 
 def _of_request(found: dict[str, str | None]) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _of_replica(fields: dict[str, Any]) -> dict[str, str]:
 
 
 def _of_context(text: str) -> dict[str, str]:
-    """The request, and ``additional_log_standard_attrs`` as they were shown."""
+    """The request, and ``additional_log_standard_attrs`` as they were shown; clients choose ids."""
     found = _about(text)
     if found is None:
         return {}
