@@ -23,6 +23,7 @@ COMMANDS = [
     "scale",
     "rollback",
     "delete",
+    "token",
     "shutdown",
     "bench",
 ]

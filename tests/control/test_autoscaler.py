@@ -211,6 +211,37 @@ def test_a_step_that_is_not_wanted_for_a_moment_waits_again() -> None:
     assert run.steps == [6]
 
 
+@pytest.mark.parametrize(
+    ("aggregation", "up", "down"),
+    [
+        # The mean is 1.5 more every second, then 1.5 less: above 1 is seen at 0.75, above 3 at 2.25, above 5 at 3.5;
+        # at most 5 at 0.75, at most 2 at 2.75. Each step is as big as it has become when its delay ends.
+        ("mean", [(1.75, 3), (3.25, 5), (4.5, 6)], [(2.75, 3), (4.75, 1)]),
+        ("max", [(1.0, 6)], [(6.0, 1)]),  # the last 6 is forgotten 4 s after the end
+        ("min", [(5.0, 6)], [(2.0, 1)]),  # as is the last 0, 4 s after the beginning
+    ],
+)
+def test_the_course_of_a_load_that_comes_and_goes(
+    aggregation: str, up: list[tuple[float, int]], down: list[tuple[float, int]]
+) -> None:
+    """Worked out by hand: 6 requests at once for 10 s, a look-back of 4 s, up after 1 s, down after 2 s."""
+    run = Run(
+        spec(
+            target_ongoing_requests=1.0,
+            min_replicas=1,
+            look_back_period_s=4.0,
+            upscale_delay_s=1.0,
+            downscale_delay_s=2.0,
+            aggregation=aggregation,
+        )
+    )
+    run.hold(5.0)
+    for seconds, running, expected in ((10.0, 6.0, up), (10.0, 0.0, down)):
+        began, before = run.now, len(run.decisions)
+        run.hold(seconds, running=running)
+        assert [(at - began, decision.replicas) for at, decision in run.decisions[before:]] == expected
+
+
 def test_the_other_direction_waits_for_its_own_delay() -> None:
     run = Run(spec(upscale_delay_s=3.0, downscale_delay_s=5.0, look_back_period_s=0.1), replicas=3)
     run.hold(2.5, running=12)

@@ -126,6 +126,21 @@ def test_counts_are_never_older_than_a_sample() -> None:
     run(test())
 
 
+def test_counts_are_fresh_when_a_decision_is_due() -> None:
+    async def test() -> None:
+        async with world() as here:
+            here.watch.refresh()
+            assert here.events.empty(), "nothing is watched"
+            here.slots["app#d"] = [1]
+            here.watch.watch({"app#d"})
+            await here.events.get()
+            here.board.cells[1] = 3
+            here.watch.refresh()
+            assert here.events.get_nowait().loads == {"app#d": Load(0.0, 3.0)}
+
+    run(test())
+
+
 def test_a_deployment_without_replicas_that_is_wanted_is_told_at_once() -> None:
     async def test() -> None:
         async with world() as here:

@@ -114,6 +114,28 @@ def test_commands_that_start_an_instance_take_only_this_machine(elsewhere: Elsew
         assert (answer.returncode, "starts an instance on this machine" in answer.stderr) == (2, True)
 
 
+def test_the_token_is_shown_and_replaced(run: SalverRun, elsewhere: Elsewhere) -> None:
+    def statuses(*tokens: str) -> list[int]:
+        return [elsewhere.salver("status", "-a", elsewhere.url, token=each).returncode for each in tokens]
+
+    first = run.cli("token").stdout
+    assert first == elsewhere.token
+    second = run.cli("token", "rotate")
+    assert (second.returncode, "the one before is refused" in second.stderr) == (0, True)
+    assert statuses(first, second.stdout) == [1, 0]
+    third = run.cli("token", "rotate", "--keep-old").stdout
+    assert statuses(second.stdout, third) == [0, 0]
+    assert run.cli("token", "drop-old").stdout == ""
+    assert statuses(second.stdout, third) == [1, 0]
+    assert run.cli("token").stdout == third
+    assert (run.folder / "admin.token").stat().st_mode & 0o777 == 0o600
+    logs = "".join(path.read_text() for path in run.runtime.glob("salver/logs/*/*.log"))
+    assert all(each.strip() not in logs for each in (first, second.stdout, third))
+    (run.folder / "admin.token").unlink()
+    assert "`salver token rotate` makes one" in run.cli("token").stderr
+    assert statuses(run.cli("token", "rotate").stdout) == [0]
+
+
 def test_an_instance_is_ended_from_elsewhere(salver_run: Callable[..., SalverRun]) -> None:
     files = {"worker.py": WORKER.replace("REPLICAS", "1")}
     run = salver_run("worker:app", "--port", "0", "--admin-port", "0", files=files)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from salver.cli.output import say
 from salver.engine.local.instance import Instance, find_instance, running_instances
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from salver.controller.network_address import NetworkAddress
 
 _ADDRESS = "salver.cli.address"
+_WARNED = "salver.cli.address_warned"
 _TOKEN = "SALVER_TOKEN"  # noqa: S105 - the name of a variable
 THIS_MACHINE = {"", "auto", "local"}
 """What Ray Serve's users say for the cluster that is there."""
@@ -65,7 +67,32 @@ def chosen_instance(instance: str | None) -> Instance | NetworkAddress:
         raise LookupError(
             f"The control API at {address} wants a token: set {_TOKEN} to what is in the admin.token of its instance."
         )
-    return here or address
+    if here is not None:
+        return here
+    _warn_of_clear_text(address)
+    return address
+
+
+def _warn_of_clear_text(address: NetworkAddress) -> None:
+    """Once: the token is about to cross a network as it is. Some networks are safe, so it is no error."""
+    meta = click.get_current_context().meta
+    if address.tls or _is_loopback(address.host) or meta.get(_WARNED):
+        return
+    meta[_WARNED] = True
+    say(
+        f"Warning: {address} is not encrypted: who can listen on the way gets the token, and can run code there. "
+        f"Use https:// and a proxy that does TLS, or a tunnel: `ssh -N -L {address.port}:localhost:{address.port} "
+        f"{address.host}` and --address http://localhost:{address.port}."
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host in _LOOPBACK or host.endswith(".localhost")
 
 
 def _here(address: NetworkAddress) -> Instance | None:

@@ -46,6 +46,7 @@ _SECTIONS = {
         "scale": "salver.cli.scale",
         "rollback": "salver.cli.rollback",
         "delete": "salver.cli.delete",
+        "token": "salver.cli.token",
         "shutdown": "salver.cli.shutdown",
     },
     "Measure": {

@@ -294,7 +294,12 @@ class Controller:
         deadline = self._cluster.next_deadline()
         if deadline is not None:
             delay = max(0.0, deadline - time.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(delay, self.handle, Tick())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._woken)
+
+    def _woken(self) -> None:
+        """A deadline has come."""
+        self._load.refresh()
+        self.handle(Tick())
 
     def _carry_out(self, command: Command) -> None:
         if isinstance(command, Publish):

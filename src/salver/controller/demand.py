@@ -1,8 +1,9 @@
 """How busy every autoscaled deployment is: what waits in callers, and what its replicas run.
 
 Callers say what waits (DEMAND frames, over the connection on which they get the routing table); what they have said
-goes with their connection. What replicas run is on the load board. The core gets both four times a second, so it
-decides on counts that are no older than that; when somebody waits for a deployment without replicas, at once.
+goes with their connection. What replicas run is on the load board. The core gets both four times a second, when a
+delay of it ends, and, when somebody waits for a deployment without replicas, at once. So a decision acts on what runs
+at that moment, and on what a caller said of those that wait a tenth of a second before, at most.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class LoadWatch:
     Args:
         board: where replicas say how many requests they run; None counts none.
         slots: places on the board of a deployment's replicas, by ``app#deployment``; none while it has no replicas.
-        tell: receives LoadSampled, from the event loop and never from within a method of this object.
+        tell: receives LoadSampled, from the event loop and from ``refresh``.
     """
 
     def __init__(
@@ -61,6 +62,11 @@ class LoadWatch:
     def connection_lost(self, connection: Hashable) -> None:
         """The caller is gone, or will say it again to us; unknown connections are fine."""
         self._demands.pop(connection, None)
+
+    def refresh(self) -> None:
+        """Tell the counts of this moment: a decision is due, and they may be those of a quarter of a second ago."""
+        if self._timer is not None:
+            self._sample()
 
     def _wake_after(self, seconds: float) -> None:
         if self._timer is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from salver.engine.local.instance import Instance
@@ -53,7 +54,8 @@ def rotate_token(instance: Instance) -> str:
     new.unlink(missing_ok=True)
     token = _write_new(new)
     old.unlink(missing_ok=True)
-    os.link(current, old)  # a second name: at no moment is there no valid token
+    with suppress(FileNotFoundError):  # somebody has removed it
+        os.link(current, old)  # a second name: at no moment is there no valid token
     new.rename(current)
     return token
 
