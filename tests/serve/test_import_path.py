@@ -189,3 +189,12 @@ def test_a_syntax_error_is_file_line_and_caret(write: WriteModule) -> None:
     assert lines[2].strip() == "^"
     assert lines[3] == "SyntaxError: invalid syntax"
     assert len(lines) == 4
+
+
+def test_a_module_one_folder_further_down_is_hinted_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an archive of a folder, where one of its contents was meant."""
+    (tmp_path / "top").mkdir()
+    (tmp_path / "top" / "nested_module.py").write_text("")
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    with pytest.raises(ImportPathError, match="It is in the folder 'top' there, and has to be looked for in that."):
+        import_target("nested_module:app")

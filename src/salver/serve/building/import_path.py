@@ -6,7 +6,9 @@ import pkgutil
 import sys
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +17,9 @@ import salver
 from salver.errors import ConfigurationError
 from salver.serve.deployment import Application, Deployment
 from salver.serve.validation import did_you_mean
+
+_MOST_LOOKED_AT = 1000
+"""Entries of a folder, for a hint."""
 
 _SALVER_FOLDER = f"{Path(salver.__file__).parent}/"
 
@@ -116,7 +121,17 @@ def _no_module(module_name: str, missing: str) -> str:
         where = str(Path(folders[0]).resolve())
     prefix = f"{package}." if package else ""
     near = did_you_mean(missing, [prefix + module.name for module in pkgutil.iter_modules(folders)])
-    return f"No module named {missing!r} in {where}.{near}"
+    below = "" if package or near else _folder_below(where, missing)
+    return f"No module named {missing!r} in {where}.{near}{below}"
+
+
+def _folder_below(where: str, module_name: str) -> str:
+    """A hint for who packed a folder instead of what is in it, or named the one above."""
+    with suppress(OSError):
+        for folder in islice(Path(where).iterdir(), _MOST_LOOKED_AT):
+            if (folder / f"{module_name}.py").is_file() or (folder / module_name / "__init__.py").is_file():
+                return f" It is in the folder {folder.name!r} there, and has to be looked for in that."
+    return ""
 
 
 def _no_attribute(owner: str, found: object, name: str) -> str:
