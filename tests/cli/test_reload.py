@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.http import get
+from harness.http import get, get_later
 from harness.instance import SalverRun
 from harness.processes import is_alive, title
 from harness.waiting import eventually, let_pass
@@ -54,6 +55,17 @@ def test_an_edit_is_served_and_a_broken_one_is_shown(salver_run: Run, tmp_path: 
     run.interrupt()
     assert run.wait(WITHIN_S) == 0
     run.assert_gone(everything, WITHIN_S)
+
+
+def test_while_the_first_build_fails_requests_wait_for_the_next(salver_run: Run, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    files = {"hello.py": "raise RuntimeError('half an edit')\n"}
+    run = salver_run("hello:app", "--port", str(port), "--reload", files=files, wait_ready=False)
+    run.wait_for_output("Nothing has been deployed yet: requests wait, for 60 s at most. Waiting for a", WITHIN_S)
+    early = get_later(f"http://127.0.0.1:{port}/", timeout=WITHIN_S)
+    (tmp_path / "hello.py").write_text(source("mended"))
+    assert early.result(WITHIN_S).body == "mended"
 
 
 def test_a_constructor_that_fails_leaves_the_version_before(salver_run: Run, tmp_path: Path) -> None:

@@ -196,5 +196,5 @@ def test_a_module_one_folder_further_down_is_hinted_at(tmp_path: Path, monkeypat
     (tmp_path / "top").mkdir()
     (tmp_path / "top" / "nested_module.py").write_text("")
     monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
-    with pytest.raises(ImportPathError, match="It is in the folder 'top' there, and has to be looked for in that."):
+    with pytest.raises(ImportPathError, match="It is in the folder 'top' there, and has to be looked"):
         import_target("nested_module:app")

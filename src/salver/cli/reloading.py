@@ -1,7 +1,8 @@
 """``--reload``: a child watches the sources, and after each change another one deploys again.
 
 Versions are hashes of content, so only what has changed restarts; and what cannot be built, or does not start, leaves
-the version that runs as it is.
+the version that runs as it is. While nothing runs because the first build has failed, requests wait for the next one,
+each for a minute at most: who reads the mistake here is about to mend it, and a page that waits is then shown.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pathlib import Path
 from salver.cli.following import Hold
 from salver.cli.output import fail, say
 from salver.cli.source import Source
+from salver.controller.still_to_come import has_come
+from salver.data.http.early import LONGEST_S
 from salver.engine.local.process import fork, kill_group
 
 _CONFIG_SUFFIXES = (".yaml", ".yml")
@@ -43,13 +46,20 @@ def reload_on_changes(hold: Hold, source: Source) -> None:
         hold.tell("READY=1")
         while True:
             if code:
-                say("What ran before, if anything did, goes on. Waiting for a change.")
+                say(f"{_meanwhile(hold)} Waiting for a change.")
             names = _next_change(hold, changes)
             if not names:
                 return
             changed_at = time.clock_gettime(time.CLOCK_BOOTTIME)
             say(f"Changed: {_listing(names)}. Deploying again.")
             code = hold.have_done(source.title, partial(source.deploy, hold.instance, changed_at))
+
+
+def _meanwhile(hold: Hold) -> str:
+    """What requests hear until the next build."""
+    if hold.launched is None or has_come(hold.instance.folder):
+        return "What ran before, if anything did, goes on."
+    return f"Nothing has been deployed yet: requests wait, for {LONGEST_S:g} s at most."
 
 
 def _next_change(hold: Hold, changes: int) -> list[str]:

@@ -15,6 +15,15 @@ _EVERYTHING = ("/",)
 """Before anybody has said what it will be."""
 
 
+def has_come(folder: Path) -> bool:
+    """Whether something has been deployed to an instance that was started to run something."""
+    return _note_of(folder).exists()
+
+
+def _note_of(folder: Path) -> Path:
+    return folder / "deployed"
+
+
 class StillToCome:
     """Of one instance. A controller that comes after the first deploy awaits nothing.
 
@@ -24,7 +33,7 @@ class StillToCome:
     """
 
     def __init__(self, folder: Path | None, tell: Callable[[tuple[str, ...]], None]) -> None:
-        self._come = None if folder is None else folder / "deployed"
+        self._come = None if folder is None else _note_of(folder)
         self._prefixes = () if self._come is None or self._come.exists() else _EVERYTHING
         self._tell = tell
         tell(self._prefixes)

@@ -79,7 +79,8 @@ def _working_dir(name: str, cwd: str, progress: Progress) -> str:
         return str(path)
     if path.suffix == ".zip" and path.is_file():
         return _unpacked(path, "working_dir", progress)
-    raise ConfigurationError(f"runtime_env.working_dir={name!r}: {_what_is(path, 'a folder or a .zip file')}")
+    why = _why_not(path, "a folder or a .zip file")
+    raise ConfigurationError(f"runtime_env.working_dir={name!r}: {why}")
 
 
 def _py_modules(names: list[str], cwd: str, progress: Progress) -> list[str]:
@@ -95,7 +96,7 @@ def _py_modules(names: list[str], cwd: str, progress: Progress) -> list[str]:
             wheels.append(_unpacked(path, "py_modules", progress))
         elif not path.is_dir() and not (path.suffix == ".py" and path.is_file()):
             allowed = "a folder, a .py file or a .whl file"
-            raise ConfigurationError(f"runtime_env.py_modules: {name!r}: {_what_is(path, allowed)}")
+            raise ConfigurationError(f"runtime_env.py_modules: {name!r}: {_why_not(path, allowed)}")
         elif modules.setdefault(path.name, path) != path:
             raise ConfigurationError(f"runtime_env.py_modules: {path} and {modules[path.name]} have the same name")
     return [_linked(modules, progress), *wheels] if modules else wheels
@@ -130,5 +131,5 @@ def _unpacked(path: Path, key: str, progress: Progress) -> str:
     return str(made_once("archives", contents, unpack, progress))
 
 
-def _what_is(path: Path, allowed: str) -> str:
+def _why_not(path: Path, allowed: str) -> str:
     return f"{path} is not {allowed}" if path.exists() else f"there is no {path}"
