@@ -94,3 +94,10 @@ def test_text_has_the_additional_attributes() -> None:
     spec = LoggingSpec(additional_attributes=("levelno", "unknown"))
     line = line_formatter(spec, "replica", "a#b#c").format(record("m", request_id="r"))
     assert line.split(" ", 3)[3] == "replica a#b#c r levelno=20 unknown=None -- app.py:7 m"
+
+
+def test_an_additional_attribute_cannot_begin_a_line_of_its_own() -> None:
+    spec = LoggingSpec(additional_attributes=("threadName",))
+    line = line_formatter(spec, "replica", "a#b#c").format(record("m", threadName="x\nERROR 2026\x1b"))
+    assert r"threadName=x\x0aERROR 2026\x1b -- app.py:7 m" in line
+    assert "\n" not in line
