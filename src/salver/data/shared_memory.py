@@ -37,8 +37,8 @@ arrays, MB/s as argument and as result::
 With new memory for each payload, 10 MB were 1,250 and 1,265. What is left is copying into the pages and mapping them
 (``MAP_POPULATE`` would copy every page of a private writable mapping; ``MADV_POPULATE_READ`` and ``fallocate`` gained
 nothing). The caller here is a script. There, results through the socket cost mostly page faults, since the memory of
-each is given back to the kernel and taken anew: with 64 MiB of ``MALLOC_TOP_PAD_`` they were as fast as arguments, and
-where the caller is a replica they are so anyway.
+each is given back to the kernel and taken anew: with 64 MiB of ``MALLOC_TOP_PAD_`` they were as fast as arguments,
+and where the caller is a replica they are so anyway.
 """
 
 from __future__ import annotations
