@@ -6,6 +6,9 @@ user's configuration, or ours. ``salver.serve.exceptions`` is the public door to
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 
 class ServeException(Exception):
     """The root of everything that Salver raises on purpose (``RayServeException`` there)."""
@@ -123,7 +126,23 @@ class RemoteException(ServeException):
 
 
 class ConfigurationError(ServeException, ValueError):
-    """A wrong option or a wrong use of the API; the message says what is allowed."""
+    """A wrong option or a wrong use of the API; the message says what is allowed.
+
+    Attributes:
+        about: where that is in the configuration of the application: keys from the outside; empty when nobody knows.
+    """
+
+    about: tuple[int | str, ...] = ()
+
+
+@contextmanager
+def placed(*keys: int | str) -> Generator[None]:
+    """What is wrong with the configuration in here is about what is at ``keys``."""
+    try:
+        yield
+    except ConfigurationError as error:
+        error.about = (*keys, *error.about)
+        raise
 
 
 class StartupError(ServeException):

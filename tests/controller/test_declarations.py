@@ -16,9 +16,9 @@ import pytest
 from data.scene import run as run_within_30_s
 from harness.processes import descendants, is_alive
 from salver.controller.api_records import Declaration
-from salver.controller.declarations import ConfigRefused, Declarations
+from salver.controller.declarations import Declarations
 from salver.controller.declared_state import BuildState
-from salver.controller.refusals import PrefixTaken
+from salver.controller.refusals import ConfigRefused, PrefixTaken
 from salver.errors import ServeException
 from salver.records import ApplicationSpec, CodeContext, JsonDict
 from salver.views import Happening
@@ -96,6 +96,7 @@ class Instance:
             deploy=self.deploy,
             delete=self.delete,
             declared=lambda: {s.name: s.route_prefix for s in self.specs.values() if s.config is not None},
+            of_code=lambda: {s.name: s.route_prefix for s in self.specs.values() if s.config is None},
             set_capacity=self.capacities.append,
             tell=self.tell,
             still_to_come=self.to_come.append,

@@ -154,7 +154,7 @@ def test_modules_of_one_name_and_no_modules_are_refused(base: CodeContext, tmp_p
         (tmp_path / folder).mkdir(parents=True)
     with pytest.raises(ConfigurationError, match="have the same name"):
         resolved(base, py_modules=["a/tools", "b/tools"])
-    with pytest.raises(ConfigurationError, match=r"runtime_env\.py_modules: 'c/tools': there is no /.*c/tools"):
+    with pytest.raises(ConfigurationError, match=r"runtime_env\.py_modules\[0\]='c/tools': there is no /.*c/tools"):
         resolved(base, py_modules=["c/tools"])
     write_zip(tmp_path / "tools.zip", {"tools/__init__.py": ""})
     with pytest.raises(ConfigurationError, match=r"tools\.zip is not a folder, a \.py file or a \.whl file"):

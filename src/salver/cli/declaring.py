@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from salver.cli.awaited import Awaited
 from salver.cli.consequences import options_without_effect, removed_by
@@ -13,13 +13,21 @@ from salver.controller.client import ControlClient, ControlRefused
 from salver.engine.local.instance import Instance
 from salver.records import LoggingSpec
 from salver.serve.building.logging_spec import logging_spec
-from salver.serve.declared.config_file import ConfigFileError, read_config_file
+from salver.serve.declared.config_file import ConfigFile, ConfigFileError, read_config_file
 
+_OVERTAKEN = 409
 _HTTP_OPTIONS_WITHOUT_FLAGS = {"location", "num_cpus", "middlewares"}
 
 
-def read_config(path: str, app_dir: str | None) -> CheckedConfig:
-    """The file, if it is in order; its warnings are said. Exits with 2 and a line for each mistake if it is not.
+class ReadConfig(NamedTuple):
+    """A config file and where everything is in it, and what a command needs of it."""
+
+    file: ConfigFile
+    checked: CheckedConfig
+
+
+def read_config(path: str, app_dir: str | None) -> ReadConfig:
+    """The file, if it is in order by itself; its warnings are said. Else exits with 2 and a line for each mistake.
 
     Args:
         app_dir: applications that name no ``working_dir`` get it: there their import paths are found. Where the files
@@ -41,7 +49,8 @@ def read_config(path: str, app_dir: str | None) -> CheckedConfig:
     http_options = read.schema.http_options.model_dump(exclude_unset=True, exclude=_HTTP_OPTIONS_WITHOUT_FLAGS)
     names = tuple(application.name for application in read.schema.applications)
     logging = logging_spec(read.schema.logging_config) or LoggingSpec()
-    return CheckedConfig({**read.config, "applications": applications}, http_options, logging, names)
+    checked = CheckedConfig({**read.config, "applications": applications}, http_options, logging, names)
+    return ReadConfig(read, checked)
 
 
 def _with_working_dir(application: dict[str, Any], folder: str) -> dict[str, Any]:
@@ -58,16 +67,20 @@ def _from(folder: str, path: str) -> str:
     return path if "://" in path else os.path.join(folder, os.path.expanduser(path))
 
 
-def declare(checked: CheckedConfig, control: ControlClient) -> Awaited:
+def declare(checked: CheckedConfig, control: ControlClient, check: str | None = None) -> Awaited:
     """Tell the instance, and say what that takes away; what there is to wait for.
 
-    Exits with a sentence when the instance refuses: with 2 when the config is wrong, with 1 when it cannot take it.
+    Args:
+        check: by which the instance has built it already.
+
+    Exits with a sentence when the instance refuses: with 2 when the config is wrong, with 1 when it cannot take it
+    or has taken a later one.
     """
     removed = removed_by(checked, control.status())
     try:
-        accepted = control.declare(checked.document)
+        accepted = control.declare(checked.document, check)
     except ControlRefused as error:
-        fail(str(error), 1 if error.status >= 500 else 2)
+        fail(str(error), 1 if error.status >= 500 or error.status == _OVERTAKEN else 2)
     for name in removed:
         say(f"{name}: removed, the file does not name it")
     return Awaited(checked.applications, accepted_at_s=accepted.accepted_at_s)

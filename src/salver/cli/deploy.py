@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,11 +15,14 @@ from salver.cli.config_path import is_config_file
 from salver.cli.following import Hold
 from salver.cli.instance_option import address_given, chosen_instance, control_options, control_to
 from salver.cli.output import fail, say
-from salver.cli.requests import BuildRequest, CheckedConfig
+from salver.cli.requests import BuildRequest
 from salver.cli.sections import SectionedCommand
 from salver.cli.source import build_request, refuse_arguments_of_config
 from salver.controller.network_address import NetworkAddress
 from salver.engine.local.instance import Instance, find_instance, running_instances
+
+if TYPE_CHECKING:
+    from salver.cli.declaring import ReadConfig
 
 _ANSWER_BYTES = 64
 
@@ -28,7 +32,7 @@ _ANSWER_BYTES = 64
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
 @application_flags
 @click.option("--wait/--no-wait", default=True, help="Return when everything runs or has failed, or at once.")
-@click.option("--dry-run", is_flag=True, help="Only check a config file, and compare it.")
+@click.option("--dry-run", is_flag=True, help="Only check a config file: build and compare it.")
 @control_options
 def deploy(
     config_or_import_path: str,
@@ -48,6 +52,9 @@ def deploy(
       salver deploy serve.yaml --dry-run     check the file, change nothing
       salver deploy app:app --name second --route-prefix /second
 
+    What a config file names is built before anything is changed, so that what is wrong with it, or with its code,
+    changes nothing. With --no-wait the instance accepts it unbuilt; `salver status` tells what is wrong.
+
     What did not change goes on running. Applications that an earlier config file brought and this one does not name
     are deleted; those that were deployed otherwise stay.
     """
@@ -56,13 +63,13 @@ def deploy(
         refuse_arguments_of_config(arguments, application)
         there = chosen_instance(instance) if address_given() else None
         app_dir = None if isinstance(there, NetworkAddress) else application.app_dir
-        checked = import_module("salver.cli.declaring").read_config(config_or_import_path, app_dir)
+        read = import_module("salver.cli.declaring").read_config(config_or_import_path, app_dir)
         if dry_run:
-            _compare(checked, there or _comparable(instance))
+            _try(read, there or _comparable(instance))
             say(f"{config_or_import_path} is in order.")
             return
         found = there or find_instance(instance)
-        awaited = _declare(checked, found)
+        awaited = _declare(read, found, check=wait)
     elif dry_run:
         raise click.UsageError(f"--dry-run checks config files, and there is no file {config_or_import_path!r}.")
     else:
@@ -84,21 +91,33 @@ def _comparable(name: str | None) -> Instance | None:
     return find_instance(name) if name is not None or running else None
 
 
-def _compare(checked: CheckedConfig, found: Instance | NetworkAddress | None) -> None:
-    """Say what the file would change that it does not name."""
+def _try(read: ReadConfig, found: Instance | NetworkAddress | None) -> None:
+    """Build what the file names, and say what it would change that it does not name."""
+    from salver.cli import checking, declaring
+
     if found is None:
+        checking.check_here(read)
         return
-    declaring = import_module("salver.cli.declaring")
+    checking.check_by_instance(read, control_to(found), to_deploy=False)
     if isinstance(found, Instance):
-        declaring.warn_of_what_stays(checked, found)
-    declaring.compare(checked, control_to(found))
+        declaring.warn_of_what_stays(read.checked, found)
+    declaring.compare(read.checked, control_to(found))
 
 
-def _declare(checked: CheckedConfig, found: Instance | NetworkAddress) -> Awaited:
-    declaring = import_module("salver.cli.declaring")
+def _declare(read: ReadConfig, found: Instance | NetworkAddress, *, check: bool) -> Awaited:
+    from salver.cli import checking, declaring
+
+    control = control_to(found)
+    built: str | None = None
+    if check:
+        try:
+            built = checking.check_by_instance(read, control, to_deploy=True)
+        except KeyboardInterrupt:
+            say("Nothing was changed.")
+            sys.exit(130)
     if isinstance(found, Instance):
-        declaring.warn_of_what_stays(checked, found)
-    return declaring.declare(checked, control_to(found))
+        declaring.warn_of_what_stays(read.checked, found)
+    return declaring.declare(read.checked, control, built)
 
 
 def _build(request: BuildRequest, instance: Instance) -> Awaited:

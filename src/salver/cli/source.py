@@ -118,9 +118,11 @@ class _ConfigFile:
 
     def deploy(self, instance: Instance, since: float | None = None) -> None:
         """Reads the file again: by now it may be another."""
-        declaring, deploying = import_module("salver.cli.declaring"), import_module("salver.cli.deploying")
-        checked: CheckedConfig = declaring.read_config(self._path, self._app_dir)
-        declaring.declare(checked, ControlClient(instance.control_socket))
+        from salver.cli import checking, declaring, deploying
+
+        read = declaring.read_config(self._path, self._app_dir)
+        checked, control = read.checked, ControlClient(instance.control_socket)
+        declaring.declare(checked, control, checking.check_by_instance(read, control, to_deploy=True))
         deploying.wait_or_fail(instance, checked.applications)
         began = deploying.beginning_of(self._command) if since is None else since
         deploying.say_ready(instance.info().url, instance, began)
@@ -132,7 +134,7 @@ def _read_in_child(path: str, app_dir: str) -> CheckedConfig:
     data = bytearray()
 
     def main() -> None:
-        checked: CheckedConfig = import_module("salver.cli.declaring").read_config(path, app_dir)
+        checked: CheckedConfig = import_module("salver.cli.declaring").read_config(path, app_dir).checked
         with open(writing, "wb") as result:
             result.write(msgspec.msgpack.encode(checked))
 

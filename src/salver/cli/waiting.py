@@ -43,7 +43,7 @@ def watch_until_running(control: Control, awaited: Awaited, progress: Progress) 
                 status = control.status()
                 replaced_at_s = awaited.replaced_at_s(status)
                 if replaced_at_s is not None:
-                    raise ServeException(_replaced(awaited, replaced_at_s))
+                    raise ServeException(replaced_by(awaited.names, replaced_at_s))
                 views = awaited.views(status)
                 progress.show([views[name] for name in awaited.names if name in views])
                 run = [_runs(name, views.get(name)) for name in awaited.names]  # each is asked: any may have failed
@@ -71,10 +71,11 @@ def _runs(name: str, view: ApplicationView | None) -> bool:
     return view.status == "RUNNING"
 
 
-def _replaced(awaited: Awaited, at_s: float) -> str:
+def replaced_by(names: Sequence[str], at_s: float) -> str:
+    """What is said of a deploy of ``names`` when a later one was accepted at ``at_s``."""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_s))
     return (
-        f"a later deploy, accepted at {when}, has replaced this one of {_quoted(awaited.names)}. "
+        f"a later deploy, accepted at {when}, has replaced this one of {_quoted(names)}. "
         "`salver status` shows what runs, `salver events` what has happened."
     )
 

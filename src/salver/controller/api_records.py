@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from salver.controller.build_messages import Mistake
 from salver.engine.local.instance import InstanceInfo
 from salver.views import ApplicationView, Happening
 
@@ -26,6 +27,29 @@ class DeclaredAnswer(Struct, frozen=True):
 
     warnings: tuple[str, ...]
     accepted_at_s: float
+
+
+class CheckBegun(Struct, frozen=True):
+    """A config is being checked: what to ask for, and to declare."""
+
+    check: str
+
+
+class CheckAnswer(Struct, frozen=True):
+    """How far the check of a config is.
+
+    Attributes:
+        finished: whether there is nothing more to come.
+        progress: what is being done, by application.
+        mistakes: why it cannot be deployed; none when it is finished and in order.
+        overtaken_at_s: when another config was accepted that somebody deployed after this check had begun; None when
+            nobody did.
+    """
+
+    finished: bool
+    progress: dict[str, str]
+    mistakes: tuple[Mistake, ...]
+    overtaken_at_s: float | None = None
 
 
 class DeployedAnswer(Struct, frozen=True):

@@ -30,10 +30,26 @@ class BuildRequest(Struct, frozen=True):
     only: tuple[str, ...] | None = None
 
 
-class Invalid(Struct, frozen=True, tag=True):
-    """The config is wrong, for these reasons; nothing else follows."""
+class Mistake(Struct, frozen=True):
+    """Why a config cannot be deployed.
 
-    problems: tuple[str, ...]
+    Attributes:
+        at: where in the config: keys and indices from the outside.
+        message: a sentence that begins with that place, for people; the user's traceback may follow.
+        of_key: what is wrong is the key there, not its value.
+        of_config: the config has to be changed, not what it names, which has failed or is not to be had now.
+    """
+
+    at: tuple[int | str, ...]
+    message: str
+    of_key: bool = False
+    of_config: bool = True
+
+
+class Invalid(Struct, frozen=True, tag=True):
+    """The config is wrong by itself; nothing else follows."""
+
+    mistakes: tuple[Mistake, ...]
 
 
 class Accepted(Struct, frozen=True, tag=True):
@@ -64,10 +80,11 @@ class Built(Struct, frozen=True, tag=True):
 
 
 class Failed(Struct, frozen=True, tag=True):
-    """One application cannot be built; the message holds the user's traceback."""
+    """One application cannot be built; the message holds the user's traceback, ``mistakes`` the same by place."""
 
     app: str
     message: str
+    mistakes: tuple[Mistake, ...] = ()
 
 
 BuildMessage = Invalid | Accepted | Progress | Built | Failed

@@ -9,13 +9,21 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from salver.controller.api_records import DeclaredAnswer, DeployedAnswer, EventsAnswer, StatusAnswer
+from salver.controller.api_records import (
+    CheckAnswer,
+    CheckBegun,
+    DeclaredAnswer,
+    DeployedAnswer,
+    EventsAnswer,
+    StatusAnswer,
+)
 from salver.controller.network_address import NetworkAddress
 from salver.errors import ServeException
 from salver.records import ApplicationSpec, JsonDict
 from salver.views import ApplicationView, Happening
 
 _INSTANCE = "/api/serve/applications/"
+_CHECKS = "/api/v1/checks"
 _ANSWERS_WITHIN_S = 20.0
 """Beside what it is asked to wait for. One that does not is replaced before that time is over."""
 
@@ -88,10 +96,25 @@ class ControlClient:
         status = msgspec.json.decode(answer, type=StatusAnswer)
         return next((view for view in status.applications if view.name == name), None)
 
-    def declare(self, config: JsonDict) -> DeclaredAnswer:
-        """Deploy a config, given as its JSON object. Returns as soon as it is accepted, before it is built."""
-        answer = self._request("PUT", _INSTANCE, msgspec.json.encode(config), wait_s=_CHECKS_WITHIN_S)
+    def declare(self, config: JsonDict, check: str | None = None) -> DeclaredAnswer:
+        """Deploy a config, given as its JSON object. Returns as soon as it is accepted, before it is built.
+
+        Args:
+            check: a check of it that is finished; what that has built is deployed.
+        """
+        target = _INSTANCE if check is None else f"{_INSTANCE}?check={quote(check, safe='')}"
+        answer = self._request("PUT", target, msgspec.json.encode(config), wait_s=_CHECKS_WITHIN_S)
         return msgspec.json.decode(answer, type=DeclaredAnswer)
+
+    def begin_check(self, config: JsonDict) -> str:
+        """Have a config built, and nothing changed; the name of the check."""
+        answer = self._request("POST", _CHECKS, msgspec.json.encode(config))
+        return msgspec.json.decode(answer, type=CheckBegun).check
+
+    def check(self, name: str, wait_s: float) -> CheckAnswer:
+        """How far a check is, once it is finished or after ``wait_s`` seconds. It ends when nobody asks for it."""
+        answer = self._request("GET", f"{_CHECKS}/{quote(name, safe='')}?wait_s={wait_s}", wait_s=wait_s)
+        return msgspec.json.decode(answer, type=CheckAnswer)
 
     def details(self, api_type: str | None = None) -> JsonDict:
         """The whole instance, in Ray Serve's words; ``api_type``: only what is ``declarative`` or ``imperative``."""

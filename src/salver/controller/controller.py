@@ -218,6 +218,11 @@ class Controller:
         wanted = self._cluster.target().applications
         return {spec.name: spec.route_prefix for spec in wanted if spec.config is not None}
 
+    def deployed_by_code(self) -> dict[str, str | None]:
+        """The others, with their route prefixes."""
+        wanted = self._cluster.target().applications
+        return {spec.name: spec.route_prefix for spec in wanted if spec.config is None}
+
     def views(self) -> tuple[ApplicationView, ...]:
         """Everything, for people; with what replicas write about themselves."""
         views = self._cluster.views(time.monotonic())

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,24 +22,24 @@ from pathlib import Path
 import msgspec
 
 from salver.controller.api_records import Declaration, DeclaredAnswer
-from salver.controller.build_messages import Accepted, BuildMessage, BuildRequest, Built, Failed, Invalid, Progress
-from salver.controller.build_process import BuildProcess
+from salver.controller.build_messages import BuildMessage, BuildRequest, Built, Failed, Progress
+from salver.controller.build_process import BUILD_WITHIN_S, Build, BuildProcess, code_of_this_process
+from salver.controller.checks import Checks
 from salver.controller.declared_state import BuildState, DeclaredFile, DeclaredState
 from salver.controller.failpoints import Failpoint, reach
-from salver.controller.refusals import ConfigRefused, PrefixTaken
+from salver.controller.refusals import PrefixTaken
 from salver.errors import ServeException
 from salver.records import ApplicationSpec, CodeContext, JsonDict
 from salver.views import Happening
 
 logger = logging.getLogger("salver.controller")
 
-CHECK_WITHIN_S = 60.0
-BUILD_WITHIN_S = 3600.0
-"""Packages may have to be built; without a bound, an import that hangs would stay for ever."""
-
 
 class Declarations:
     """The declaration of one instance.
+
+    Attributes:
+        checks: of configs that are perhaps to be declared.
 
     Args:
         folder: where it is kept.
@@ -49,6 +47,7 @@ class Declarations:
             a ServeException.
         delete: takes the name of one that is no longer wanted.
         declared: the applications that are wanted because of a config, with their route prefixes.
+        of_code: those that are wanted for other reasons.
         set_capacity: takes the config's ``target_capacity``.
         tell: hears what an operator wants to know of later.
         still_to_come: hears the prefixes of the applications that are not deployed yet, whenever they may be others.
@@ -62,6 +61,7 @@ class Declarations:
         deploy: Callable[[ApplicationSpec], float],
         delete: Callable[[str], None],
         declared: Callable[[], Mapping[str, str | None]],
+        of_code: Callable[[], Mapping[str, str | None]],
         set_capacity: Callable[[float | None], None],
         tell: Callable[[Happening], None],
         still_to_come: Callable[[tuple[str, ...]], None],
@@ -74,12 +74,13 @@ class Declarations:
         self._set_capacity = set_capacity
         self._tell = tell
         self._still_to_come = still_to_come
-        self._code = code or _code_of_this_process()
+        self._code = code or code_of_this_process()
+        self.checks = Checks(self._code, of_code)
         self._state: DeclaredState | None = None
         self._waiting: list[ApplicationSpec] = []
         self._checking = asyncio.Lock()
         self._building: asyncio.Task[None] | None = None
-        self._jobs: set[BuildProcess] = set()
+        self._jobs: set[Build] = set()
 
     def start(self) -> None:
         """Read what was declared, and go on with it if a controller ended in the middle."""
@@ -93,7 +94,7 @@ class Declarations:
             return
         if self._state is not None and not self._state.settled:
             request = BuildRequest(self._state.config, self._state.code, tuple(self._unfinished()))
-            self._carry_out(BuildProcess(request), checked=False)
+            self._carry_out(BuildProcess(request), begun=False)
         elif self._state is not None:
             self._tell_what_is_to_come()
 
@@ -104,24 +105,27 @@ class Declarations:
             building.cancel()
             await asyncio.wait({building})
         await self._end_jobs()
+        await self.checks.stop()
 
-    async def declare(self, config: JsonDict, code: CodeContext | None = None) -> DeclaredAnswer:
+    async def declare(self, config: JsonDict, check: str | None = None) -> DeclaredAnswer:
         """Make ``config`` what is wanted; returns as soon as it is accepted, before anything is built.
 
         Args:
-            code: where import paths are looked for, default where this instance was started.
+            check: the one that has built it already. Where there is none of that name, it is built now.
 
         Raises:
             ConfigRefused: it is wrong.
+            Overtaken: something was declared that began after that check.
             ServeException: it could not be checked or saved. In all cases nothing was changed.
         """
         async with self._checking:
-            job = BuildProcess(BuildRequest(config, code or self._code))
+            ticket = self.checks.take(check, config)
+            job = ticket.build or BuildProcess(BuildRequest(config, self._code))
             try:
-                accepted = await _answer_of(job)
+                accepted = await job.begin()
                 state = DeclaredState(
                     config,
-                    code or self._code,
+                    self._code,
                     accepted.names,
                     accepted.target_capacity,
                     {name: BuildState("DEPLOYING", "waits to be built") for name in accepted.names},
@@ -136,7 +140,8 @@ class Declarations:
             reach(Failpoint.DECLARED)
             # From here on nothing waits: whoever asked may be gone, and half a declaration must not be left.
             self._state = state
-            self._carry_out(job, checked=True)
+            self.checks.declared(ticket.number, state.accepted_at_s)
+            self._carry_out(job, begun=True)
             self._report(f"config accepted: {', '.join(accepted.names) or 'no applications'}")
             return DeclaredAnswer(accepted.warnings, state.accepted_at_s)
 
@@ -171,8 +176,8 @@ class Declarations:
 
     # --- carrying it out --------------------------------------------------------------------------------
 
-    def _carry_out(self, job: BuildProcess, *, checked: bool) -> None:
-        """Begin to do what the state says; the job has been accepted already, or is to be started."""
+    def _carry_out(self, job: Build, *, begun: bool) -> None:
+        """Begin to do what the state says; the job goes on already, or is to be started."""
         state = self._state
         assert state is not None
         previous, self._waiting = self._building, []
@@ -183,17 +188,17 @@ class Declarations:
         for name in sorted(set(self._declared()) - set(state.names)):
             self._delete(name)
         self._jobs.add(job)
-        self._building = asyncio.create_task(self._build(job, previous, checked=checked))
+        self._building = asyncio.create_task(self._build(job, previous, begun=begun))
 
-    async def _build(self, job: BuildProcess, previous: asyncio.Task[None] | None, *, checked: bool) -> None:
+    async def _build(self, job: Build, previous: asyncio.Task[None] | None, *, begun: bool) -> None:
         failure = "the process that builds has ended unexpectedly; its output is in the controller's log"
         try:
             if previous is not None:
                 await asyncio.wait({previous})
             await self._end_jobs(but=job)
             async with asyncio.timeout(BUILD_WITHIN_S):
-                if not checked:
-                    await _answer_of(job)
+                if not begun:
+                    await job.begin()
                 while (message := await job.next_message()) is not None:
                     self._heed(message)
         except TimeoutError:
@@ -208,7 +213,7 @@ class Declarations:
             self._failed(name, failure)
         self._note(settled=True)
 
-    async def _end_jobs(self, but: BuildProcess | None = None) -> None:
+    async def _end_jobs(self, but: Build | None = None) -> None:
         """Those whose task was cancelled before it began; the others have ended with their tasks."""
         jobs, self._jobs = self._jobs, {job for job in self._jobs if job is but}
         for job in jobs - self._jobs:
@@ -308,31 +313,3 @@ def _exchanging(specs: list[ApplicationSpec], prefixes: Mapping[str, str | None]
         if len(kept) == len(specs):
             return kept
         specs = kept
-
-
-async def _answer_of(job: BuildProcess) -> Accepted:
-    """Start the job and wait until it has checked the config. Raises ConfigRefused, ServeException."""
-    try:
-        async with asyncio.timeout(CHECK_WITHIN_S):
-            await job.start()
-            answer = await job.next_message()
-    except TimeoutError:
-        raise ServeException(f"the config was not checked within {CHECK_WITHIN_S:.0f} s") from None
-    except (OSError, ValueError) as error:
-        raise ServeException(f"the config could not be checked: {error}") from error
-    match answer:
-        case Accepted():
-            return answer
-        case Invalid(problems=problems):
-            raise ConfigRefused(problems)
-        case _:
-            raise ServeException(
-                "the process that checks the config has ended; its output is in the controller's log"
-            )
-
-
-def _code_of_this_process() -> CodeContext:
-    """The current folder first, as for code that a person starts there."""
-    here = os.getcwd()
-    paths = (os.path.abspath(entry) if entry else here for entry in sys.path)
-    return CodeContext(tuple(dict.fromkeys((here, *paths))), here)

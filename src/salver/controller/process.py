@@ -42,6 +42,7 @@ async def main(start: ControllerStart) -> None:
         deploy=controller.deploy,
         delete=controller.delete,
         declared=controller.declared,
+        of_code=controller.deployed_by_code,
         set_capacity=controller.set_capacity,
         tell=controller.tell,
         still_to_come=controller.still_to_come.are,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+from salver.controller.build_messages import Mistake
 from salver.errors import ServeException
 
 
@@ -44,9 +47,33 @@ class ConfigRefused(ServeException):
     """A config is wrong; nothing of it was done.
 
     Attributes:
-        problems: every one, each with its place.
+        mistakes: every one, with its place.
+        problems: the same as sentences.
     """
 
-    def __init__(self, problems: tuple[str, ...]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
+    def __init__(self, mistakes: tuple[Mistake, ...]) -> None:
+        self.mistakes = mistakes
+        self.problems = tuple(each.message for each in mistakes)
+        super().__init__("\n".join(self.problems))
+
+
+class NoSuchCheck(ServeException):
+    """There is no check of that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no check '{name}'; one that nobody asks for is given up.")
+
+
+class TooManyChecks(ServeException):
+    """No more configs are checked at a time."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"{most} configs are being checked, and no more are at a time: try again in a moment.")
+
+
+class Overtaken(ServeException):
+    """A config was declared since this one began to be checked: the later is to stay."""
+
+    def __init__(self, at_s: float) -> None:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_s))
+        super().__init__(f"a later deploy, accepted at {when}, has replaced this one.")

@@ -65,15 +65,21 @@ class OptionsError(ConfigurationError):
 
     Args:
         problems: each wrong one, or a sentence that says all of it.
+        heading: a line before them.
     """
 
-    def __init__(self, problems: Sequence[str | Problem]) -> None:
+    def __init__(self, problems: Sequence[str | Problem], heading: str = "") -> None:
         self.found = tuple(Problem((), each) if isinstance(each, str) else each for each in problems)
-        self.problems = tuple(str(each) for each in self.found)
-        super().__init__("\n".join(self.problems))
+        self.heading = heading
+        self.problems = tuple(map(self.sentence, self.found))
+        super().__init__("\n".join((heading, *self.problems) if heading else self.problems))
 
-    def __reduce__(self) -> tuple[type[OptionsError], tuple[tuple[Problem, ...]]]:
-        return type(self), (self.found,)
+    def sentence(self, problem: Problem) -> str:
+        """What is said of one."""
+        return str(problem)
+
+    def __reduce__(self) -> tuple[type[OptionsError], tuple[tuple[Problem, ...], str]]:
+        return type(self), (self.found, self.heading)
 
 
 class Options(BaseModel):
@@ -102,11 +108,6 @@ class Allowed:
             return validate(value)
         except ValidationError:
             raise PydanticCustomError("not_allowed", "must be {phrase}", {"phrase": self.phrase}) from None
-
-
-def describe_problems(error: ValidationError, known_names: Iterable[str] = ()) -> list[str]:
-    """One sentence for each wrong value in ``error``; ``known_names``: what a misspelt name may mean."""
-    return [str(problem) for problem in find_problems(error, known_names)]
 
 
 def find_problems(error: ValidationError, known_names: Iterable[str] = ()) -> list[Problem]:

@@ -11,21 +11,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from salver.controller.api.answers import Refusal, asked_wait_s, json_answer, read_body, read_json
+from salver.controller.api.configs import configs_of, read_config
 from salver.controller.api.routing import Endpoint
 from salver.controller.api.subject import Subject
 from salver.controller.api_records import DeployedAnswer
 from salver.controller.documents import DECLARATIVE, IMPERATIVE, instance_details
-from salver.controller.redaction import redacted_places
 from salver.controller.refusals import (
     ConfigRefused,
     NoSuchApplication,
     NoSuchDeployment,
     NothingToRollBackTo,
+    Overtaken,
     PrefixTaken,
     ScalerDisabled,
 )
 from salver.errors import ServeException
-from salver.records import ApplicationSpec, JsonDict
+from salver.records import ApplicationSpec
 
 _SPEC_BYTES = 512 * 1024 * 1024
 _SPEC_WITHIN_S = 300.0
@@ -64,17 +65,17 @@ class ApplicationRoutes:
         return self._subject.show(instance_details(await self._subject.status(), self._subject.config(), source))
 
     async def _declare(self, request: Request) -> Response:
-        """Take a config: what it names is deployed, and what an earlier one named and this one does not, deleted."""
-        config = await read_json(request, JsonDict)
-        places = redacted_places(config)
-        if places:
-            raise Refusal(400, f"{places[0].lstrip('.')} is what we show instead of a secret: put the value there.")
-        if self._subject.configs is None:
-            raise Refusal(503, "This instance takes no configs.")
+        """Take a config: what it names is deployed, and what an earlier one named and this one does not, deleted.
+
+        With ``check=NAME`` what that check has built is deployed, and nothing is built again.
+        """
+        config = await read_config(request)
         try:
-            accepted = await self._subject.configs.declare(config)
+            accepted = await configs_of(self._subject).declare(config, request.query_params.get("check"))
         except ConfigRefused as error:
             raise Refusal(400, str(error), more={"problems": list(error.problems)}) from None
+        except Overtaken as error:
+            raise Refusal(409, str(error)) from None
         except ServeException as error:
             raise Refusal(503, str(error)) from None
         return json_answer(accepted)

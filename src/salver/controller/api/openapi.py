@@ -17,6 +17,8 @@ from salver.controller.api.answers import json_answer
 from salver.controller.api.applications import ScaleRequest
 from salver.controller.api.routing import Endpoint
 from salver.controller.api_records import (
+    CheckAnswer,
+    CheckBegun,
     DeclaredAnswer,
     DeployedAnswer,
     EventsAnswer,
@@ -31,6 +33,8 @@ Schema = dict[str, Any]
 
 _RECORDS = (
     InstanceDetails,
+    CheckAnswer,
+    CheckBegun,
     DeclaredAnswer,
     DeployedAnswer,
     StatusAnswer,
@@ -57,7 +61,7 @@ _REASONS = {
     400: "The request is wrong; detail says what.",
     401: "No valid token (TCP only).",
     403: "Not from there: a page of another origin, or code over the network (TCP only).",
-    404: "There is no such application or deployment.",
+    404: "There is no such application, deployment or check.",
     408: "The body did not come in time.",
     409: "It contradicts what there is.",
     412: "The application does not let others scale it.",
@@ -124,10 +128,23 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
     ("PUT", "/api/serve/applications/"): _Operation(
         "Deploy a config; applications of an earlier config that it does not name are deleted.",
         _ref(DeclaredAnswer),
+        (*_WITH_BODY, 409, 503),
+        (_query("check", "A check of this config that is finished: what it has built is deployed."),),
+        _json({"type": "object"}),
+    ),
+    ("DELETE", "/api/serve/applications/"): _Operation("End the instance, after this answer.", _NOTHING),
+    ("POST", "/api/v1/checks"): _Operation(
+        "Begin to check a config: it is built, and nothing is changed.",
+        _ref(CheckBegun),
         (*_WITH_BODY, 503),
         body=_json({"type": "object"}),
     ),
-    ("DELETE", "/api/serve/applications/"): _Operation("End the instance, after this answer.", _NOTHING),
+    ("GET", "/api/v1/checks/{check}"): _Operation(
+        "How far a check is. One that nobody asks for within 15 s ends.",
+        _ref(CheckAnswer),
+        (400, 404, 503),
+        (_path("check", "Of the check."), _WAIT_S),
+    ),
     ("PUT", "/api/v1/applications/{name}"): _Operation(
         "Deploy an application that code has built. On the Unix socket only.",
         _ref(DeployedAnswer),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from starlette.types import ASGIApp
 
 from salver.controller.api.applications import ApplicationRoutes
+from salver.controller.api.checks import CheckRoutes
 from salver.controller.api.connection import Connection, SameUserConnection
 from salver.controller.api.guard import Guard
 from salver.controller.api.listeners import Listener
@@ -78,6 +79,7 @@ class ControlServer:
         )
         return (
             *ApplicationRoutes(subject).endpoints(),
+            *CheckRoutes(subject).endpoints(),
             *ObservationRoutes(subject).endpoints(),
             document_endpoint(),
         )

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from salver.controller.api.answers import json_answer
 from salver.controller.api_records import Declaration, DeclaredAnswer, StatusAnswer
+from salver.controller.checks import Checks
 from salver.controller.controller import Controller
 from salver.controller.documents import Build, with_builds
 from salver.controller.redaction import redacted, without_passwords
@@ -23,11 +24,17 @@ _SETTLED = frozenset({"RUNNING", "DEPLOY_FAILED"})
 class Configs(Protocol):
     """What builds applications from configs."""
 
-    async def declare(self, config: JsonDict) -> DeclaredAnswer:
-        """Take a config; its applications are built after that.
+    @property
+    def checks(self) -> Checks:
+        """Of configs that are perhaps to be taken."""
+        ...
+
+    async def declare(self, config: JsonDict, check: str | None = None) -> DeclaredAnswer:
+        """Take a config; its applications are built after that, unless ``check`` has built them already.
 
         Raises:
             ConfigRefused: it is wrong.
+            Overtaken: another was taken that began after that check.
             ServeException: it cannot be checked now.
         """
         ...

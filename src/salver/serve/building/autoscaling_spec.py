@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from salver.errors import ConfigurationError, SerializationError
+from salver.errors import ConfigurationError, SerializationError, placed
 from salver.records import AutoscalingSpec, CodeContext, PolicySpec
 from salver.serve.building.fingerprint import code_fingerprint
 from salver.serve.building.import_path import import_target
@@ -38,7 +38,8 @@ def autoscaling_spec(config: AutoscalingConfig, code: CodeContext) -> Autoscalin
         ConfigurationError: the policy's import path names nothing, or no policy.
         Exception: whatever the policy's module raises while it is imported.
     """
-    policy = policy_spec(config.policy, code)
+    with placed("policy"):
+        policy = policy_spec(config.policy, code)
     return AutoscalingSpec(
         min_replicas=config.min_replicas,
         initial_replicas=config.initial_replicas,
@@ -78,11 +79,12 @@ def policy_spec(policy: AutoscalingPolicy, code: CodeContext) -> PolicySpec | No
     name = import_string(policy.policy_function)
     if name.replace(":", ".") in _BUILT_IN:
         return None
-    target = _policy_target(policy.policy_function, name)
-    try:
-        definition = dump_definition((target, code_fingerprint(code)))
-    except SerializationError as error:
-        raise ConfigurationError(f"autoscaling policy {name}: {error}") from error
+    with placed("policy_function"):
+        target = _policy_target(policy.policy_function, name)
+        try:
+            definition = dump_definition((target, code_fingerprint(code)))
+        except SerializationError as error:
+            raise ConfigurationError(f"autoscaling policy {name}: {error}") from error
     return PolicySpec(definition=definition, name=name, kwargs=policy.policy_kwargs, code=code)
 
 

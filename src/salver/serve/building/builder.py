@@ -8,12 +8,11 @@ from typing import Any, cast, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
-from salver.errors import ConfigurationError
 from salver.serve.deployment import Application, Deployment
-from salver.serve.validation import describe_problems
+from salver.serve.validation import OptionsError, find_problems
 
 
-class ArgumentsError(ConfigurationError):
+class ArgumentsError(OptionsError):
     """The ``key=value`` arguments do not fit the application builder, or there is no builder to take them."""
 
 
@@ -29,7 +28,7 @@ def build_from_target(target: object, args: Mapping[str, Any]) -> Application:
     if isinstance(target, Application):
         if args:
             raise ArgumentsError(
-                "Arguments can only be passed to an application builder function, not an already built application."
+                ["Arguments can only be passed to an application builder function, not an already built application."]
             )
         return target
     if not inspect.isroutine(target):
@@ -72,10 +71,9 @@ def _builder_argument(builder: Callable[[Any], object], args: Mapping[str, Any])
     try:
         return annotation.model_validate(dict(args))
     except ValidationError as error:
-        problems = describe_problems(error, annotation.model_fields)
-        raise ArgumentsError(
-            f"wrong arguments for the application builder {builder.__name__!r}:\n" + "\n".join(problems)
-        ) from None
+        problems = find_problems(error, annotation.model_fields)
+        heading = f"wrong arguments for the application builder {builder.__name__!r}:"
+        raise ArgumentsError(problems, heading) from None
 
 
 def parse_app_args(arguments: Iterable[str]) -> dict[str, str]:
@@ -88,6 +86,6 @@ def parse_app_args(arguments: Iterable[str]) -> dict[str, str]:
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not key or not equals:
-            raise ArgumentsError(f"Invalid application argument '{argument}', must be of the form '<key>=<val>'.")
+            raise ArgumentsError([f"Invalid application argument '{argument}', must be of the form '<key>=<val>'."])
         parsed[key] = value
     return parsed

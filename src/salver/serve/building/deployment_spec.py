@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from salver.errors import ConfigurationError
+from salver.errors import ConfigurationError, placed
 from salver.records import AutoscalingSpec, CodeContext, DeploymentId, DeploymentSpec, JsonDict, Resources
 from salver.serve.batching.capacity import options_with_room_for_batches
 from salver.serve.building.application_settings import ApplicationSettings
@@ -43,7 +43,8 @@ def deployment_spec(
     Raises:
         ConfigurationError: options that contradict each other, the class or the application (a ``ValueError``).
     """
-    _check_user_config(name, deployment)
+    with placed("user_config"):
+        _check_user_config(name, deployment)
     options = options_with_room_for_batches(deployment, name)
     base = settings.base or code
     own_code = _own_code(options, code, settings)
@@ -96,7 +97,8 @@ def _own_code(options: DeploymentOptions, code: CodeContext, settings: Applicati
 
     base = settings.base or code
     merged = merge_runtime_env(settings.runtime_env, stated)
-    return msgspec.structs.replace(resolve(merged, base, settings.progress), setup=code.setup)
+    with placed("ray_actor_options"):
+        return msgspec.structs.replace(resolve(merged, base, settings.progress), setup=code.setup)
 
 
 def _autoscaling(
@@ -110,7 +112,8 @@ def _autoscaling(
             f"deployment {name}: autoscaling_config cannot be set together with external_scaler_enabled: two would "
             "decide on the number of replicas"
         )
-    spec = autoscaling_spec(scaling, code)
+    with placed("autoscaling_config"):
+        spec = autoscaling_spec(scaling, code)
     return spec if settings.autoscaling_policy is None else under_application_policy(spec)
 
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from salver.errors import ConfigurationError, SerializationError
-from salver.records import ApplicationSpec, CodeContext, DeploymentId
+from salver.errors import ConfigurationError, SerializationError, placed
+from salver.records import ApplicationSpec, CodeContext, DeploymentId, DeploymentSpec
 from salver.serve.building.application_settings import ApplicationSettings
 from salver.serve.building.autoscaling_spec import policy_spec
 from salver.serve.building.code_context import COMPAT_SETUP
@@ -24,7 +24,7 @@ from salver.serve.building.fingerprint import code_fingerprint
 from salver.serve.building.sources import with_sources
 from salver.serve.deployment import Application, Deployment, constructor_signature
 from salver.serve.handle import DeploymentHandle
-from salver.serve.validation import OptionsError, did_you_mean
+from salver.serve.validation import OptionsError, Problem, did_you_mean
 from salver.wire.payload import dump_definition
 
 logger = logging.getLogger("salver.serve")
@@ -38,6 +38,17 @@ TIMEOUT_STATUS_OF_RAY = 408
 
 class DefinitionError(SerializationError):
     """The code or an argument of a deployment cannot be pickled; the message says which one."""
+
+
+class OverridesError(OptionsError):
+    """Options from outside the code do not fit; the place of each begins with the name of a deployment."""
+
+    def sentence(self, problem: Problem) -> str:
+        """See there."""
+        name, *option = problem.at
+        if option == ["name"]:
+            return f"deployment {problem.rule.removeprefix('=')}"
+        return f"deployment {name!r}: {problem._replace(at=tuple(option))}"
 
 
 def build_application(
@@ -66,23 +77,31 @@ def build_application(
     graph = _Graph(name)
     ingress = graph.add(target)
     _check_single_asgi_ingress(name, [node.deployment for node in graph.nodes])
-    deployments = _overridden(graph.nodes, settings)
-    policy = settings.autoscaling_policy
+    with placed("deployments"):
+        deployments = _overridden(graph.nodes, settings)
+    with placed("autoscaling_policy"):
+        policy = None if settings.autoscaling_policy is None else policy_spec(settings.autoscaling_policy, code)
     fingerprint = code_fingerprint(code, settings.base)
     return ApplicationSpec(
         name=name,
         route_prefix=route_prefix,
         ingress=ingress.deployment_name,
         deployments=tuple(
-            deployment_spec(node.id, deployments[node.id.name], node.definition, code, fingerprint, settings)
-            for node in graph.nodes
+            _spec_of(node, deployments[node.id.name], code, fingerprint, settings) for node in graph.nodes
         ),
         code=with_sources(code, settings.base),
         timeout_status=TIMEOUT_STATUS_OF_RAY if COMPAT_SETUP in code.setup else 0,
         config=settings.config,
         external_scaler=settings.external_scaler_enabled,
-        policy=None if policy is None else policy_spec(policy, code),
+        policy=policy,
     )
+
+
+def _spec_of(
+    node: _Node, deployment: Deployment[Any], code: CodeContext, fingerprint: str, settings: ApplicationSettings
+) -> DeploymentSpec:
+    with placed("deployments", node.id.name):
+        return deployment_spec(node.id, deployment, node.definition, code, fingerprint, settings)
 
 
 def named_deployments(target: Application, app_name: str) -> dict[str, Deployment[Any]]:
@@ -188,16 +207,20 @@ def _labelled_arguments(deployment: Deployment[Any]) -> Mapping[str, object]:
 def _overridden(nodes: list[_Node], settings: ApplicationSettings) -> dict[str, Deployment[Any]]:
     """The deployments by name, with the options that the settings have for them."""
     deployments = {node.id.name: node.deployment for node in nodes}
+    there = ", ".join(sorted(deployments))
+    problems: list[Problem] = []
     for name, options in settings.overrides.items():
         if name not in deployments:
-            raise ConfigurationError(
-                f"deployment {name!r}: the application has none of that name; it has "
-                f"{', '.join(sorted(deployments))}.{did_you_mean(name, deployments)}"
-            )
+            near = did_you_mean(name, deployments)
+            rule = f"={name!r}: the application has none of that name; it has {there}.{near}"
+            problems.append(Problem((name, "name"), rule))
+            continue
         try:
             deployments[name] = deployments[name].options(**options)
         except OptionsError as error:
-            raise ConfigurationError("\n".join(f"deployment {name!r}: {each}" for each in error.problems)) from None
+            problems += [each.below((name,)) for each in error.found]
+    if problems:
+        raise OverridesError(problems)
     return deployments
 
 

@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import NamedTuple, NoReturn
 
 import msgspec
 
@@ -32,8 +32,10 @@ from salver.controller.build_messages import (
     framed,
 )
 from salver.engine.local.process import end_with_parent, exit_cause, fork, kill_group
+from salver.records import JsonDict
 from salver.serve.declared.config_file import validate_config
-from salver.serve.declared.declared_application import build_declared, why_not_built
+from salver.serve.declared.declared_application import build_declared
+from salver.serve.declared.mistakes import broken_process, invalid_config, mistakes_of, why_not_built
 from salver.serve.schema.deploy import ServeApplicationSchema, ServeDeploySchema
 from salver.serve.validation import OptionsError
 
@@ -51,18 +53,31 @@ def main() -> None:
     try:
         schema = validate_config(request.config)
     except OptionsError as error:
-        _write(output, Invalid(error.problems))
+        _write(output, Invalid(invalid_config(error)))
         return
     names = tuple(application.name for application in schema.applications)
     _write(output, Accepted(names, schema.target_capacity, tuple(map(str, schema.warnings()))))
     _Builds(request, schema, output).run()
 
 
+class _Wanted(NamedTuple):
+    """One application to build.
+
+    Attributes:
+        place: in the config.
+        config: what that says of it, as it does.
+    """
+
+    place: int
+    application: ServeApplicationSchema
+    config: JsonDict
+
+
 @dataclass(slots=True)
 class _Child:
     """The process that builds one application, and what it has written so far."""
 
-    application: ServeApplicationSchema
+    wanted: _Wanted
     pid: int
     received: bytearray = field(default_factory=bytearray)
     finished: bool = False
@@ -87,9 +102,10 @@ class _Builds:
         self._request = request
         self._schema = schema
         self._output = output
-        configs: list[dict[str, Any]] = request.config["applications"]
+        configs: list[JsonDict] = request.config["applications"]
         both = zip(schema.applications, configs, strict=True)
-        self._pending = [each for each in both if request.only is None or each[0].name in request.only]
+        every = [_Wanted(place, *each) for place, each in enumerate(both)]
+        self._pending = [each for each in every if request.only is None or each.application.name in request.only]
         self._running: dict[int, _Child] = {}
         self._selector = selectors.DefaultSelector()
 
@@ -98,20 +114,21 @@ class _Builds:
         signal.signal(signal.SIGTERM, self._terminate)
         while self._pending or self._running:
             while self._pending and len(self._running) < _AT_A_TIME:
-                self._start(*self._pending.pop(0))
+                self._start(self._pending.pop(0))
             for key, _ in self._selector.select():
                 self._receive(key.fd)
 
-    def _start(self, application: ServeApplicationSchema, config: dict[str, Any]) -> None:
+    def _start(self, wanted: _Wanted) -> None:
         reading, writing = os.pipe()
 
         def build() -> None:
             os.set_blocking(writing, True)
-            _build(application, config, self._schema, self._request, writing)
+            _build(wanted, self._schema, self._request, writing)
 
-        pid = fork(f"salver: build {application.import_path}", build, close=[self._output, reading, *self._running])
+        title = f"salver: build {wanted.application.import_path}"
+        pid = fork(title, build, close=[self._output, reading, *self._running])
         os.close(writing)
-        self._running[reading] = _Child(application, pid)
+        self._running[reading] = _Child(wanted, pid)
         self._selector.register(reading, selectors.EVENT_READ)
 
     def _receive(self, descriptor: int) -> None:
@@ -133,8 +150,10 @@ class _Builds:
         os.close(descriptor)
         del self._running[descriptor]
         if not child.finished:
+            place, application, config = child.wanted
             how = f"its process has ended: {_end_of(child.pid)}"
-            _write(self._output, Failed(child.application.name, f"{child.application.import_path}: {how}"))
+            message = f"{application.import_path}: {how}"
+            _write(self._output, Failed(application.name, message, broken_process(place, config, how)))
         kill_group(child.pid)
         os.waitpid(child.pid, 0)
 
@@ -146,14 +165,9 @@ class _Builds:
         os._exit(1)
 
 
-def _build(
-    application: ServeApplicationSchema,
-    config: dict[str, Any],
-    schema: ServeDeploySchema,
-    request: BuildRequest,
-    output: int,
-) -> None:
+def _build(wanted: _Wanted, schema: ServeDeploySchema, request: BuildRequest, output: int) -> None:
     """Build one, in a child, and say what came of it."""
+    place, application, config = wanted
 
     def progress(text: str) -> None:
         _write(output, Progress(application.name, text))
@@ -162,7 +176,8 @@ def _build(
         spec = build_declared(application, config, schema.logging_config, request.code, progress)
         _write(output, Built(spec))
     except BaseException as error:  # noqa: BLE001 - anything the user's module raises, SystemExit included
-        _write(output, Failed(application.name, why_not_built(application.import_path, error)))
+        failed = Failed(application.name, why_not_built(config, error), mistakes_of(place, config, error))
+        _write(output, failed)
 
 
 def _end_of(pid: int) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, cast
 
+from salver.controller.build_messages import Mistake
 from salver.errors import ConfigurationError
 from salver.records import JsonDict
 from salver.serve.declared.config_text import MAX_BYTES, Path, Place, PlainText, TextError, read_plain
@@ -40,17 +41,26 @@ class ConfigFileError(ConfigurationError):
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """A file that is in order.
+    """A file that is in order by itself.
 
     Attributes:
+        name: what messages call it.
         config: what it says, JSON-able, with variables replaced; what ``PUT /api/serve/applications/`` takes.
         schema: the same, checked.
         warnings: what it sets without effect, each with its place.
     """
 
+    name: str
     config: JsonDict
     schema: ServeDeploySchema
     warnings: tuple[str, ...]
+    _plain: PlainText
+
+    def lines_of(self, mistakes: Iterable[Mistake]) -> list[str]:
+        """A line for each of what was found later, in their order in the file."""
+        everywhere = [f"{self.name}: {each.message}" for each in mistakes if not each.at]
+        placed = [(_place_of(each.at, self._plain, of_key=each.of_key), each.message) for each in mistakes if each.at]
+        return everywhere + _lines(self.name, placed)
 
 
 def read_config_file(path: str | os.PathLike[str], environment: Mapping[str, str] | None = None) -> ConfigFile:
@@ -88,7 +98,7 @@ def parse_config(text: str, name: str, environment: Mapping[str, str] | None = N
     found = [each for each in found if not any(each.at[: len(path)] == path for path in explained)]
     if schema is None or found or unreadable:
         raise ConfigFileError(_lines(name, unreadable + _placed(found, plain)))
-    return ConfigFile(config, schema, tuple(_lines(name, _placed(schema.warnings(), plain))))
+    return ConfigFile(name, config, schema, tuple(_lines(name, _placed(schema.warnings(), plain))), plain)
 
 
 def validate_config(config: JsonDict) -> ServeDeploySchema:
@@ -153,17 +163,18 @@ def _lines(name: str, placed: list[tuple[Place, str]]) -> list[str]:
 
 
 def _placed(problems: Iterable[Problem], plain: PlainText) -> list[tuple[Place, str]]:
-    return [(_place_of(problem, plain), _sentence(problem)) for problem in problems]
+    return [
+        (_place_of(problem.at, plain, of_key=problem.kind == WRONG_KEY), _sentence(problem)) for problem in problems
+    ]
 
 
 def _under(path: Path, message: str) -> str:
     return f"{dotted(path)}: {message}" if path else message
 
 
-def _place_of(problem: Problem, plain: PlainText) -> Place:
+def _place_of(path: Path, plain: PlainText, *, of_key: bool) -> Place:
     """Of the key when the key is wrong, else of the value; of what should have it when it is not there."""
-    path = problem.at
-    if problem.kind == WRONG_KEY and path in plain.keys:
+    if of_key and path in plain.keys:
         return plain.keys[path]
     while path not in plain.values and path:
         path = path[:-1]

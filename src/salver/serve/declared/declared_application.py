@@ -9,16 +9,15 @@ from importlib.util import find_spec
 import msgspec
 
 from salver.engine.local.roles import make_importable
+from salver.errors import placed
 from salver.records import ApplicationSpec, CodeContext, JsonDict
 from salver.serve.building.application_settings import ApplicationSettings
 from salver.serve.building.builder import build_from_target
 from salver.serve.building.code_context import COMPAT_SETUP, code_context
 from salver.serve.building.graph import build_application
-from salver.serve.building.import_path import import_target, raised_by_user, user_traceback
+from salver.serve.building.import_path import import_target
 from salver.serve.config import LoggingConfig
 from salver.serve.schema.deploy import ServeApplicationSchema
-
-_MESSAGE_CHARS = 20_000
 
 
 def build_declared(
@@ -37,7 +36,7 @@ def build_declared(
         progress: is told what takes long.
 
     Raises:
-        Exception: whatever the user's module raises, ours too; ``why_not_built`` puts it in words.
+        Exception: whatever the user's module raises, ours too; ``mistakes`` puts it in words.
     """
     code = _with_runtime_env(application.runtime_env, base, progress)
     make_importable(code)
@@ -45,7 +44,10 @@ def build_declared(
         module, _, name = COMPAT_SETUP.partition(":")
         getattr(import_module(module), name)()
     progress(f"importing {application.import_path}")
-    target = build_from_target(import_target(application.import_path), application.args)
+    with placed("import_path"):
+        target = import_target(application.import_path)
+    with placed("args"):
+        target = build_from_target(target, application.args)
     return build_application(
         target,
         name=application.name,
@@ -62,20 +64,6 @@ def build_declared(
             progress=progress,
         ),
     )
-
-
-def why_not_built(import_path: str, error: BaseException) -> str:
-    """``error`` for the user: with the traceback through their code, if it went through that."""
-    text = f"{import_path}: {error}" if _is_ours(error) else user_traceback(error).rstrip()
-    if len(text) <= _MESSAGE_CHARS:
-        return text
-    half = _MESSAGE_CHARS // 2
-    return f"{text[:half]}\n[…]\n{text[-half:]}"
-
-
-def _is_ours(error: BaseException) -> bool:
-    module = type(error).__module__
-    return (module.startswith("salver.") or isinstance(error, TypeError)) and not raised_by_user(error)
 
 
 def _with_runtime_env(env: JsonDict, base: CodeContext, progress: Callable[[str], None]) -> CodeContext:

@@ -17,12 +17,16 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from salver.errors import ConfigurationError
+from salver.serve.validation import OptionsError, Problem
 
 MADE_WITHIN_S = 3600.0
 """How long one folder may take to be made: the largest packages, over a slow line."""
 
 _ASK_AGAIN_S = 0.2
+
+
+class NotPreparedError(OptionsError):
+    """What a ``runtime_env`` asks for could not be made; that may pass by itself."""
 
 
 def made_once(kind: str, name: str, make: Callable[[Path], None], progress: Callable[[str], None]) -> Path:
@@ -33,7 +37,7 @@ def made_once(kind: str, name: str, make: Callable[[Path], None], progress: Call
         make: gets an empty folder. What it raises is raised here, and nothing is kept.
 
     Raises:
-        ConfigurationError: the cache cannot be used, or another process takes longer than ``MADE_WITHIN_S``.
+        NotPreparedError: the cache cannot be used, or another process takes longer than ``MADE_WITHIN_S``.
     """
     shelf = _shelf(kind)
     folder = shelf / name
@@ -64,10 +68,14 @@ def _shelf(kind: str) -> Path:
         shelf.mkdir(mode=0o700, parents=True, exist_ok=True)
         mode = shelf.stat()
     except (OSError, RuntimeError) as error:
-        raise ConfigurationError(f"the cache for runtime_env cannot be used ({error}): set XDG_CACHE_HOME") from error
+        raise _not_prepared(f"its cache cannot be used ({error}): set XDG_CACHE_HOME") from error
     if mode.st_uid != os.getuid() or stat.S_IMODE(mode.st_mode) & 0o022:
-        raise ConfigurationError(f"{shelf} is another user's, or others may write there: set XDG_CACHE_HOME")
+        raise _not_prepared(f"{shelf} is another user's, or others may write there: set XDG_CACHE_HOME")
     return shelf
+
+
+def _not_prepared(why: str) -> NotPreparedError:
+    return NotPreparedError([Problem(("runtime_env",), f": {why}")])
 
 
 @contextmanager
@@ -81,7 +89,7 @@ def _locked(path: Path, progress: Callable[[str], None]) -> Generator[None, None
                 break
             except BlockingIOError:
                 if time.monotonic() > give_up_at:
-                    raise ConfigurationError(
+                    raise _not_prepared(
                         f"another process holds {path} and has not finished for {MADE_WITHIN_S:.0f} s"
                     ) from None
             if not told:

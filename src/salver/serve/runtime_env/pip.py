@@ -22,10 +22,11 @@ from typing import Any, cast
 
 from msgspec import Struct
 
-from salver.errors import ConfigurationError
 from salver.serve.building.contents import INSTALLED_FOLDERS, hash_of_file, hash_of_folder
-from salver.serve.runtime_env.cache import MADE_WITHIN_S, made_once
+from salver.serve.runtime_env.cache import MADE_WITHIN_S, NotPreparedError, made_once
+from salver.serve.validation import OptionsError, Problem
 
+_PLACE = ("runtime_env", "pip")
 _FORMAT = b"1"  # of the folders that we make: another number leaves the old ones unused
 _TOLD = ("Collecting ", "Processing ", "Downloading ", "Building ", "Installing ", "Successfully ")
 _LINES_SHOWN = 20
@@ -57,7 +58,8 @@ def installed_packages(pip: object, cwd: str, variables: Mapping[str, str], prog
         variables: of pip's own environment, beside those of this process.
 
     Raises:
-        ConfigurationError: there is no such requirements file, or pip failed; the message holds its last lines.
+        OptionsError: there is no such requirements file.
+        NotPreparedError: pip failed; the message holds its last lines.
     """
     wanted = _wanted(pip, cwd)
     environment = {**os.environ, **variables, "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
@@ -88,9 +90,8 @@ def _lines(packages: object, cwd: str) -> tuple[str, ...]:
     try:
         text = path.read_text()
     except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            f"runtime_env.pip={packages!r}: the requirements file cannot be read: {error}"
-        ) from None
+        rule = f"={packages!r}: the requirements file cannot be read: {error}"
+        raise OptionsError([Problem(_PLACE, rule)]) from None
     return tuple(_with_whole_path(line, str(path.parent)) for line in text.splitlines())
 
 
@@ -143,7 +144,7 @@ def _install(
 
 
 def _run(command: list[str], cwd: str, environment: dict[str, str], progress: Callable[[str], None]) -> None:
-    """Run it to its end, tell its milestones. Raises ConfigurationError with its last lines when it fails."""
+    """Run it to its end, tell its milestones. Raises NotPreparedError with its last lines when it fails."""
     last: deque[str] = deque(maxlen=_LINES_SHOWN)
     with subprocess.Popen(  # noqa: S603 - the user's requirements, which are the user's code
         command,
@@ -174,9 +175,8 @@ def _run(command: list[str], cwd: str, environment: dict[str, str], progress: Ca
             limit.join()
     if code:
         what = " ".join(command[1:4])
-        raise ConfigurationError(
-            f"runtime_env.pip: {_reason(last)}`python {what}` failed with {code}:\n" + "\n".join(last)
-        )
+        rule = "\n".join((f": {_reason(last)}`python {what}` failed with {code}:", *last))
+        raise NotPreparedError([Problem(_PLACE, rule)])
 
 
 def _reason(lines: Collection[str]) -> str:

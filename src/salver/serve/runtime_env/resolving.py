@@ -9,12 +9,11 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from salver.errors import ConfigurationError
 from salver.records import CodeContext, JsonDict
 from salver.serve.building.contents import INSTALLED_FOLDERS, hash_of_file
 from salver.serve.runtime_env.cache import made_once
 from salver.serve.runtime_env.fields import check_runtime_env
-from salver.serve.validation import OptionsError
+from salver.serve.validation import OptionsError, Problem
 
 Progress = Callable[[str], None]
 
@@ -78,9 +77,8 @@ def _working_dir(name: str, cwd: str, progress: Progress) -> str:
     if path.is_dir():
         return str(path)
     if path.suffix == ".zip" and path.is_file():
-        return _unpacked(path, "working_dir", progress)
-    why = _why_not(path, "a folder or a .zip file")
-    raise ConfigurationError(f"runtime_env.working_dir={name!r}: {why}")
+        return _unpacked(path, ("working_dir",), progress)
+    raise _wrong(("working_dir",), f"={name!r}: {_why_not(path, 'a folder or a .zip file')}")
 
 
 def _py_modules(names: list[str], cwd: str, progress: Progress) -> list[str]:
@@ -90,15 +88,15 @@ def _py_modules(names: list[str], cwd: str, progress: Progress) -> list[str]:
     """
     wheels: list[str] = []
     modules: dict[str, Path] = {}
-    for name in names:
+    for number, name in enumerate(names):
         path = Path(cwd, os.path.expanduser(name)).resolve()
         if path.suffix == ".whl" and path.is_file():
-            wheels.append(_unpacked(path, "py_modules", progress))
+            wheels.append(_unpacked(path, ("py_modules", number), progress))
         elif not path.is_dir() and not (path.suffix == ".py" and path.is_file()):
             allowed = "a folder, a .py file or a .whl file"
-            raise ConfigurationError(f"runtime_env.py_modules: {name!r}: {_why_not(path, allowed)}")
+            raise _wrong(("py_modules", number), f"={name!r}: {_why_not(path, allowed)}")
         elif modules.setdefault(path.name, path) != path:
-            raise ConfigurationError(f"runtime_env.py_modules: {path} and {modules[path.name]} have the same name")
+            raise _wrong(("py_modules", number), f": {path} and {modules[path.name]} have the same name")
     return [_linked(modules, progress), *wheels] if modules else wheels
 
 
@@ -112,7 +110,7 @@ def _linked(modules: dict[str, Path], progress: Progress) -> str:
     return str(made_once("modules", digest, link, progress))
 
 
-def _unpacked(path: Path, key: str, progress: Progress) -> str:
+def _unpacked(path: Path, at: tuple[int | str, ...], progress: Progress) -> str:
     """The folder with what is in an archive; a hash of the archive names it, so another content is another folder."""
 
     def unpack(folder: Path) -> None:
@@ -123,12 +121,16 @@ def _unpacked(path: Path, key: str, progress: Progress) -> str:
             with ZipFile(path) as archive:
                 archive.extractall(folder)
         except (BadZipFile, OSError) as error:
-            raise ConfigurationError(f"runtime_env.{key}: {path} cannot be unpacked: {error}") from None
+            raise _wrong(at, f": {path} cannot be unpacked: {error}") from None
 
     contents = hash_of_file(path).hex()[:24]
     if not contents:
-        raise ConfigurationError(f"runtime_env.{key}: {path} cannot be read")
+        raise _wrong(at, f": {path} cannot be read")
     return str(made_once("archives", contents, unpack, progress))
+
+
+def _wrong(at: tuple[int | str, ...], rule: str) -> OptionsError:
+    return OptionsError([Problem(("runtime_env", *at), rule)])
 
 
 def _why_not(path: Path, allowed: str) -> str:
