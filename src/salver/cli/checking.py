@@ -1,19 +1,16 @@
-"""What only building a config shows, found before anything is changed: by the instance that is to run it, or here."""
+"""What only building a config shows, found before anything is changed, by the instance that is to run it."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import NoReturn
 
 from salver.cli.declaring import ReadConfig
 from salver.cli.output import fail, say
 from salver.cli.waiting import replaced_by
-from salver.controller.build_messages import BuildRequest, Mistake
-from salver.controller.build_process import code_of_this_process
-from salver.controller.checks import Findings
+from salver.controller.build_messages import Mistake
 from salver.controller.client import ControlClient, ControlRefused
 
-_LOOK_EVERY_S = 1.0  # also what is over sooner says nothing of its progress
+LOOK_EVERY_S = 1.0  # also what is over sooner says nothing of its progress
 _CONTROLLERS = 5
 _UNKNOWN = 404
 
@@ -30,17 +27,10 @@ def check_by_instance(read: ReadConfig, control: ControlClient, *, to_deploy: bo
             return None
         mistakes = _until_finished(read, control, name, to_deploy=to_deploy)
         if mistakes:
-            _refuse(read, mistakes)
+            refuse(read, mistakes)
         if mistakes is not None:
             return name
     return fail("the config could not be checked: the controller ends again and again. Its log may say why.", 1)
-
-
-def check_here(read: ReadConfig) -> None:
-    """Build the config in processes of this command's. Exits as above."""
-    mistakes = asyncio.run(_built_here(read))
-    if mistakes:
-        _refuse(read, mistakes)
 
 
 def _begun(read: ReadConfig, control: ControlClient) -> str | None:
@@ -57,10 +47,10 @@ def _until_finished(
     read: ReadConfig, control: ControlClient, name: str, *, to_deploy: bool
 ) -> tuple[Mistake, ...] | None:
     """The mistakes; None when the controller is another by now, which knows nothing of the check."""
-    progress = _Progress()
+    progress = BuildProgress()
     while True:
         try:
-            answer = control.check(name, _LOOK_EVERY_S)
+            answer = control.check(name, LOOK_EVERY_S)
         except ControlRefused as error:
             if error.status != _UNKNOWN:
                 raise
@@ -72,20 +62,7 @@ def _until_finished(
         progress.show(answer.progress)
 
 
-async def _built_here(read: ReadConfig) -> tuple[Mistake, ...]:
-    findings, progress = Findings(), _Progress()
-    building = asyncio.ensure_future(findings.gather(BuildRequest(read.checked.document, code_of_this_process())))
-    try:
-        while not (await asyncio.wait({building}, timeout=_LOOK_EVERY_S))[0]:
-            progress.show(findings.progress)
-        await building
-    finally:
-        building.cancel()
-        await asyncio.wait({building})
-    return tuple(findings.mistakes)
-
-
-class _Progress:
+class BuildProgress:
     """What takes long, a line whenever it is something else."""
 
     def __init__(self) -> None:
@@ -98,7 +75,8 @@ class _Progress:
                 say(f"{app}: {text}")
 
 
-def _refuse(read: ReadConfig, mistakes: tuple[Mistake, ...]) -> NoReturn:
+def refuse(read: ReadConfig, mistakes: tuple[Mistake, ...]) -> NoReturn:
+    """Say what is wrong, and end: with 2 if the file is wrong, with 1 if it is what the file names."""
     for line in read.file.lines_of(mistakes):
         say(line)
     if any(each.of_config for each in mistakes):

@@ -96,7 +96,9 @@ def _try(read: ReadConfig, found: Instance | NetworkAddress | None) -> None:
     from salver.cli import checking, declaring
 
     if found is None:
-        checking.check_here(read)
+        from salver.cli.checking_here import check_here
+
+        check_here(read)
         return
     checking.check_by_instance(read, control_to(found), to_deploy=False)
     if isinstance(found, Instance):

@@ -9,8 +9,16 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypedDict, cast
 
 from annotated_types import Ge, Gt, Le, Len
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from salver.serve.byte_size import bytes_of
 from salver.serve.config import (
@@ -73,7 +81,17 @@ def _check_runtime_env(env: dict[str, Any] | None) -> dict[str, Any] | None:
     return check_runtime_env(env)
 
 
-RightRuntimeEnv = AfterValidator(_check_runtime_env)
+class _RightRuntimeEnv:
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(_check_runtime_env, handler(source))
+
+    def __get_pydantic_json_schema__(self, _core: CoreSchema, _handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        from salver.serve.runtime_env.json_schema import RUNTIME_ENV  # few ask for it
+
+        return dict(RUNTIME_ENV)
+
+
+RightRuntimeEnv = _RightRuntimeEnv()
 """For fields that are a ``runtime_env``: each mistake in one is a problem of its own, with its place."""
 
 
