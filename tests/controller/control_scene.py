@@ -11,15 +11,16 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
 from salver.controller.api import ControlServer
-from salver.controller.api_records import Declaration, DeclaredAnswer
+from salver.controller.api_records import CheckAnswer, Declaration, DeclaredAnswer
+from salver.controller.build_messages import Mistake
 from salver.controller.checkpoint import MemoryCheckpoint
 from salver.controller.controller import Controller
-from salver.controller.refusals import ConfigRefused
+from salver.controller.refusals import ConfigRefused, NoSuchCheck, Overtaken, TooManyChecks
 from salver.data.load_board import LoadBoard
 from salver.engine.local.admin import AdminOptions
 from salver.engine.local.admin_token import create_token, valid_tokens
@@ -71,17 +72,41 @@ class Build(NamedTuple):
     message: str
 
 
+class Checks:
+    """Finds no fault with any config."""
+
+    def __init__(self) -> None:
+        self.begun: list[JsonDict] = []
+        self.is_full = False
+
+    def begin(self, config: JsonDict) -> str:
+        if self.is_full:
+            raise TooManyChecks(4)
+        self.begun.append(config)
+        return "known"
+
+    async def wait(self, name: str, wait_s: float) -> CheckAnswer:
+        if name != "known":
+            raise NoSuchCheck(name)
+        mistake = Mistake(("applications", 0), "applications[0]: is missing")
+        return CheckAnswer(True, {"app": "pip: looks at http://user:hunter2@host"}, (mistake,))
+
+
 class Configs:
     """Takes configs and builds nothing of them: the real thing starts processes."""
 
     def __init__(self) -> None:
         self.taken: JsonDict | None = None
+        self.built_by: str | None = None
         self.states: dict[str, Build] = {}
+        self.checks = Checks()
 
-    async def declare(self, config: JsonDict) -> DeclaredAnswer:
+    async def declare(self, config: JsonDict, check: str | None = None) -> DeclaredAnswer:
         if "applications" not in config:
-            raise ConfigRefused(("applications: is missing", "htp_options: is unknown"))
-        self.taken = config
+            raise ConfigRefused((Mistake((), "applications: is missing"), Mistake((), "htp_options: is unknown")))
+        if check == "overtaken":
+            raise Overtaken(7.0)
+        self.taken, self.built_by = config, check
         return DeclaredAnswer(("tracing_config has no effect",), 7.5)
 
     def forget(self, name: str) -> None:
@@ -139,7 +164,7 @@ class Server:
             pid=7,
             end_instance=self._count_end,
             tokens=lambda: valid_tokens(self.instance),
-            configs=self.configs,
+            configs=cast("Any", self.configs),
         )
         serving = asyncio.create_task(self.api.serve(listening, [admin]))
         self._running.set()

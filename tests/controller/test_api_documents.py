@@ -11,6 +11,7 @@ import pytest
 
 from harness.waiting import eventually
 from salver.controller.api_records import Declaration, DeclaredAnswer, StatusAnswer
+from salver.controller.build_messages import Mistake
 from salver.controller.client import ControlClient, ControlRefused
 from salver.controller.documents import instance_details, unready, with_builds
 from salver.controller.redaction import REDACTED, redacted, redacted_places
@@ -91,9 +92,10 @@ def test_no_secret_goes_over_the_network(server: Server, client: ControlClient) 
     server.configs.taken = {"applications": [SECRETS], "http_options": {"ssl_keyfile_password": "hunter2"}}
     for endpoint in server.api.endpoints():
         if endpoint.method == "GET":
-            answer = ask_tcp(server, "GET", endpoint.path)
-            assert answer.status == 200, endpoint.path
-            assert "hunter2" not in msgspec.json.encode(answer.body).decode(), endpoint.path
+            path = endpoint.path.replace("{check}", "known")
+            answer = ask_tcp(server, "GET", path)
+            assert answer.status == 200, path
+            assert "hunter2" not in msgspec.json.encode(answer.body).decode(), path
     app = ask_tcp(server, "GET", "/api/serve/applications/").body["applications"]["app"]
     assert app["deployed_app_config"]["runtime_env"]["env_vars"] == {"API_KEY": REDACTED}
     options = app["deployments"]["d"]["deployment_config"]["ray_actor_options"]
@@ -105,10 +107,12 @@ def test_no_secret_goes_over_the_network(server: Server, client: ControlClient) 
 
 def test_what_was_redacted_cannot_be_deployed_by_mistake(server: Server) -> None:
     config = {"applications": [redacted(SECRETS)]}
-    answer = ask_tcp(server, "PUT", "/api/serve/applications/", msgspec.json.encode(config))
-    assert answer.status == 400
-    assert answer.body["detail"].startswith("applications[0].runtime_env.env_vars.API_KEY is what we show")
+    for method, path in (("PUT", "/api/serve/applications/"), ("POST", "/api/v1/checks")):
+        answer = ask_tcp(server, method, path, msgspec.json.encode(config))
+        assert answer.status == 400
+        assert answer.body["detail"].startswith("applications[0].runtime_env.env_vars.API_KEY is what we show")
     assert server.configs.taken is None
+    assert server.configs.checks.begun == []
 
 
 def test_redaction() -> None:
@@ -299,3 +303,24 @@ def test_the_end_comes_after_the_answer(server: Server, client: ControlClient) -
     client.shutdown_applications()
     eventually("the end is asked for", lambda: server.ends == 1, 30)
     assert client.status().controller_pid == 7
+
+
+def test_a_config_is_checked_and_then_taken_as_it_was(server: Server, client: ControlClient) -> None:
+    config = {"applications": [{"import_path": "m:a"}]}
+    name = client.begin_check(config)
+    assert server.configs.checks.begun == [config]
+    assert server.configs.taken is None
+    answer = client.check(name, 0)
+    assert answer.mistakes == (Mistake(("applications", 0), "applications[0]: is missing"),)
+    client.declare(config, name)
+    assert (server.configs.taken, server.configs.built_by) == (config, name)
+    with pytest.raises(ControlRefused, match="a later deploy, accepted at") as refused:
+        client.declare(config, "overtaken")
+    assert refused.value.status == 409
+    with pytest.raises(ControlRefused, match="There is no check 'unknown'") as refused:
+        client.check("unknown", 0)
+    assert refused.value.status == 404
+    server.configs.checks.is_full = True
+    with pytest.raises(ControlRefused, match="4 configs are being checked") as refused:
+        client.begin_check(config)
+    assert refused.value.status == 503

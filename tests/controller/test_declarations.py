@@ -5,142 +5,28 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from data.scene import run as run_within_30_s
 from harness.processes import descendants, is_alive
 from salver.controller.api_records import Declaration
 from salver.controller.declarations import Declarations
 from salver.controller.declared_state import BuildState
-from salver.controller.refusals import ConfigRefused, PrefixTaken
+from salver.controller.refusals import ConfigRefused
 from salver.errors import ServeException
-from salver.records import ApplicationSpec, CodeContext, JsonDict
-from salver.views import Happening
+from salver.records import ApplicationSpec, JsonDict
+
+from .declaring_scene import SHOP, Instance, app, config, pids_in, run
 
 pytestmark = pytest.mark.timeout(180)
-
-SHOP = """
-import os, sys
-print("words on standard output")
-from salver import serve
-
-@serve.deployment(num_replicas=2, max_queued_requests=9)
-class Till:
-    def __init__(self, size=1): ...
-    def reconfigure(self, config): ...
-
-app = Till.bind()
-
-def build(args):
-    assert args == {"n": 3, "text": "3"}, args
-    return Till.bind(args["n"])
-
-def failing(args):
-    raise LookupError("no such thing")
-
-def ending(args):
-    os._exit(7)
-
-def leaving(args):
-    sys.exit(3)
-
-def waiting(args):
-    import pathlib, signal, subprocess
-    child = subprocess.Popen(["sleep", "600"])
-    pathlib.Path(args["pid_file"] + ".new").write_text(f"{os.getpid()} {child.pid}")
-    os.rename(args["pid_file"] + ".new", args["pid_file"])
-    signal.pause()
-"""
-
-
-class Instance:
-    """What the controller is to declarations: it takes specs, and refuses prefixes that others have."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.code = CodeContext((str(folder),), str(folder))
-        self.specs: dict[str, ApplicationSpec] = {}
-        self.deployed: list[str] = []
-        self.deleted: list[str] = []
-        self.capacities: list[float | None] = []
-        self.told: list[Happening] = []
-        self.to_come: list[tuple[str, ...]] = []
-        self.changed = asyncio.Event()
-
-    def deploy(self, spec: ApplicationSpec) -> float:
-        for other in self.specs.values():
-            if other.name != spec.name and spec.route_prefix == other.route_prefix and spec.route_prefix is not None:
-                raise PrefixTaken(f"prefix {spec.route_prefix} is being used by '{other.name}'")
-        self.specs[spec.name] = spec
-        self.deployed.append(spec.name)
-        self.changed.set()
-        return float(len(self.deployed))
-
-    def delete(self, name: str) -> None:
-        del self.specs[name]
-        self.deleted.append(name)
-
-    def tell(self, happening: Happening) -> None:
-        self.told.append(happening)
-        self.changed.set()
-
-    def declarations(self) -> Declarations:
-        return Declarations(
-            self.folder,
-            deploy=self.deploy,
-            delete=self.delete,
-            declared=lambda: {s.name: s.route_prefix for s in self.specs.values() if s.config is not None},
-            of_code=lambda: {s.name: s.route_prefix for s in self.specs.values() if s.config is None},
-            set_capacity=self.capacities.append,
-            tell=self.tell,
-            still_to_come=self.to_come.append,
-            code=self.code,
-        )
-
-    @asynccontextmanager
-    async def started(self) -> AsyncIterator[Declarations]:
-        declarations = self.declarations()
-        declarations.start()
-        try:
-            yield declarations
-        finally:
-            await declarations.stop()
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(60):
-            while not condition():
-                self.changed.clear()
-                await self.changed.wait()
-
-    async def built(self, declarations: Declarations) -> None:
-        """Until nothing is being built any more."""
-        async with asyncio.timeout(60):
-            while any(each.status == "DEPLOYING" for each in declarations.builds().values()):
-                await asyncio.sleep(0.02)
-
-
-def run(test: Any) -> None:
-    run_within_30_s(test)
 
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Instance:
     (tmp_path / "shop.py").write_text(SHOP)
     return Instance(tmp_path)
-
-
-def app(name: str, target: str = "app", **more: Any) -> JsonDict:
-    return {"name": name, "route_prefix": f"/{name}", "import_path": f"shop:{target}", **more}
-
-
-def config(*applications: JsonDict, **more: Any) -> JsonDict:
-    return {"applications": list(applications), **more}
 
 
 def test_what_is_declared_is_built_and_deployed(instance: Instance, capfd: pytest.CaptureFixture[str]) -> None:
@@ -332,7 +218,7 @@ def test_a_newer_declaration_ends_an_older_one_that_builds(instance: Instance) -
         async with instance.started() as declarations:
             await declarations.declare(config(app("slow", "waiting", args={"pid_file": str(pid_file)}), app("a")))
             await instance.until(lambda: "a" in instance.specs)
-            pids = await _pids(pid_file)
+            pids = await pids_in(pid_file)
             with pytest.raises(ConfigRefused):
                 await declarations.declare({})
             assert all(map(is_alive, pids)), "a config that is refused ends nothing"
@@ -355,7 +241,7 @@ def test_a_controller_that_ends_in_the_middle_is_followed_by_one_that_goes_on(in
             await instance.built(first)
             await first.declare(config(slow, app("b")))
             await instance.until(lambda: "b" in instance.specs)
-            await _pids(pid_file)
+            await pids_in(pid_file)
         assert not descendants(os.getpid())
         source = SHOP.replace("def waiting(args):", "def waiting(args):\n    return app\n\ndef not_any_more(args):")
         (instance.folder / "shop.py").write_text(source)
@@ -386,7 +272,7 @@ def test_a_build_ends_with_the_controller(instance: Instance) -> None:
         controller()
         os._exit(0)
     try:
-        pids = asyncio.run(_pids(pid_file))
+        pids = asyncio.run(pids_in(pid_file))
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -401,7 +287,7 @@ def test_a_job_that_is_killed_is_said(instance: Instance) -> None:
     async def test() -> None:
         async with instance.started() as declarations:
             await declarations.declare(config(slow))
-            builder, sleeper = await _pids(pid_file)
+            builder, sleeper = await pids_in(pid_file)
             job = psutil.Process(builder).ppid()
             os.kill(job, signal.SIGKILL)
             await instance.built(declarations)
@@ -436,10 +322,3 @@ def test_a_config_that_cannot_be_saved_changes_nothing(instance: Instance) -> No
 
     run(test())
     assert not instance.deployed
-
-
-async def _pids(path: Path) -> list[int]:
-    async with asyncio.timeout(60):
-        while not path.exists():
-            await asyncio.sleep(0.02)
-    return [int(each) for each in path.read_text().split()]
