@@ -80,7 +80,7 @@ def test_every_mistake_has_its_place_and_nothing_is_changed(instance: Instance) 
                     True,
                 ),
                 ("applications", 3, "import_path"): (
-                    "applications[3].import_path='shop:ending': its process exited with code 7",
+                    "applications[3].import_path='shop:ending': its process has ended: exited with code 7",
                     False,
                 ),
                 ("applications", 4, "args"): (

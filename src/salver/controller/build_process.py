@@ -125,6 +125,10 @@ class BuildProcess:
         except TimeoutError:
             _send(process, signal.SIGKILL)
             await _end_of(process)
+        except asyncio.CancelledError:
+            if self._said_all:  # nobody waits for it any more, and nothing is below it
+                _send(process, signal.SIGKILL)
+            raise
 
 
 async def _end_of(process: Process) -> None:
