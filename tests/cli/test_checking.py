@@ -90,7 +90,7 @@ TOLD = [
     rf"wrong.yaml:13:18: {A}\[2\].import_path='shop:aapp': Module 'shop' has no attribute .* Did you mean 'app'\?",
     rf"wrong.yaml:16:18: {A}\[3\].import_path='shop:number': Expected a built Serve application .*",
     rf"wrong.yaml:20:18: {A}\[4\].args.size='many': must be a valid integer.*",
-    rf"wrong.yaml:25:20: {A}\[5\].runtime_env.py_modules\[0\]='.*/nowhere': there is no .*/nowhere, .*",
+    rf"wrong.yaml:25:20: {A}\[5\].runtime_env.py_modules\[0\]='.*/nowhere': there is no .*/nowhere.*",
     rf"wrong.yaml:32:38: {A}\[6\].*.ray_actor_options.runtime_env.working_dir='nowhere': there is no .*",
     rf"wrong.yaml:36:43: {A}\[7\].autoscaling_policy.policy_function='shop:polcy': .* Did you mean 'policy'\?",
     rf"wrong.yaml:40:47: {A}\[8\].deployments\[0\].user_config: .* missing reconfigure method",
