@@ -99,7 +99,7 @@ def _of_file(path: Path) -> dict[str, Any]:
 def _of_json(text: str) -> dict[str, Any]:
     try:
         return _as_mapping("--runtime-env-json", msgspec.json.decode(text))
-    except ValueError as error:
+    except msgspec.DecodeError as error:
         raise click.BadParameter(str(error), param_hint="--runtime-env-json") from None
 
 

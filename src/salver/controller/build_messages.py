@@ -101,5 +101,8 @@ def framed(message: BuildMessage) -> bytes:
 
 
 def decoded(message: bytes) -> BuildMessage:
-    """The message without its length. Raises msgspec.DecodeError (a ValueError)."""
-    return _decoder.decode(message)
+    """The message without its length. Raises ValueError for what is none."""
+    try:
+        return _decoder.decode(message)
+    except msgspec.DecodeError as error:  # no ValueError before msgspec 0.22
+        raise ValueError(str(error)) from error

@@ -74,7 +74,10 @@ class DeclaredFile:
             data = self.path.read_bytes()
         except FileNotFoundError:
             return None
-        return msgspec.json.decode(data, type=DeclaredState)
+        try:
+            return msgspec.json.decode(data, type=DeclaredState)
+        except msgspec.DecodeError as error:  # no ValueError before msgspec 0.22
+            raise ValueError(str(error)) from error
 
     def put_aside(self) -> Path:
         """Rename a damaged file, so that it can be looked at."""

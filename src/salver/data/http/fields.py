@@ -112,6 +112,8 @@ def _content_length(facts: FieldFacts, value: bytes) -> None:
 def _transfer_encoding(facts: FieldFacts, value: bytes) -> None:
     if facts.chunked:
         raise BadRequest(400, "there are two Transfer-Encoding headers")
+    if not value:
+        raise BadRequest(400, "Transfer-Encoding is empty")  # the parser's older versions let it pass
     if value.lower() != b"chunked":
         raise BadRequest(501, "the only transfer coding known here is chunked")
     facts.chunked = True

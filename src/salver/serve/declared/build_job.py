@@ -139,7 +139,7 @@ class _Builds:
             for message in child.messages():
                 child.finished = child.finished or isinstance(message, Built | Failed)
                 _write(self._output, message)
-        except (ValueError, msgspec.MsgspecError):  # user code has written to a descriptor that is not its own
+        except ValueError:  # user code has written to a descriptor that is not its own
             data = b""
         if not data or child.finished:
             self._end(descriptor, child)
