@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @control_options
 def controller_health(as_json: bool, instance: str | None) -> None:
     """\b
-    Show how the controller itself is: is its event loop late, what do decisions take.
+    Show how the controller keeps up: its event loop, its decisions.
 
     \b
     Examples:
@@ -65,10 +65,8 @@ def times_table(health: ControllerHealthMetrics) -> RenderableType:
 def _cells(stats: DurationStats | None) -> list[str]:
     if stats is None:
         return ["-"] * 6
-    return [
-        *(f"{1000 * each:.2f}" for each in (stats.mean, stats.p50, stats.p90, stats.p99, stats.max)),
-        str(stats.count),
-    ]
+    times = (stats.mean, stats.p50, stats.p90, stats.p99, stats.max)
+    return [*(f"{1000 * each:.2f}" for each in times), str(stats.count)]
 
 
 def counts_table(health: ControllerHealthMetrics) -> RenderableType:
@@ -86,9 +84,8 @@ def counts_table(health: ControllerHealthMetrics) -> RenderableType:
     table.add_row("load reports", str(health.handle_reports_received))
     table.add_row("tasks", str(health.num_asyncio_tasks))
     table.add_row("memory", f"{health.process_memory_mb:.1f} MiB")
-    table.add_row(
-        "processor time", f"{health.cpu_s:.2f} s ({health.cpu_s / max(health.uptime_s, 1e-9):.1%} of a core)"
-    )
+    of_a_core = health.cpu_s / max(health.uptime_s, 1e-9)
+    table.add_row("processor time", f"{health.cpu_s:.2f} s ({of_a_core:.1%} of a core)")
     if health.num_unsaved_records:
         table.add_row("only in memory", f"{health.num_unsaved_records} events: the disk was full")
     return table
