@@ -326,8 +326,7 @@ class Cluster:
     # --- what happens to a replica ---
 
     def _initialized(self, replica: Replica, event: ReplicaInitialized, now: float) -> list[Command]:
-        deployment = self._deployment_of(replica)
-        if deployment is not None:
+        if (deployment := self._deployment_of(replica)) is not None:
             deployment.docs_path = event.docs_path
         if replica.state is State.RECOVERING:
             replica.rank = event.rank
