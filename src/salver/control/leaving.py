@@ -17,7 +17,7 @@ class Cause(StrEnum):
     START_FAILED = "start_failed"
     """There was never a process, or none that could be reached."""
     CONSTRUCTOR = "constructor"
-    """Its constructor, first ``reconfigure`` or first ``check_health`` raised, took too long, or ended the process."""
+    """Its constructor, or its first ``reconfigure`` or ``check_health``, raised, took too long or ended it."""
     EXITED = "exited"
     """Its process ended by itself, or somebody killed it: of a signal, for want of memory, with an exit code."""
     HEALTH_CHECK = "health_check"
