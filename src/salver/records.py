@@ -156,6 +156,7 @@ class DeploymentSpec(Struct, frozen=True):
         max_rss_bytes, max_requests: beyond which a replica is replaced; None is never.
         logging: None is as the instance.
         code: where its code is, when that is not where the application's is.
+        calls: the deployments whose handles its code was bound with, of this application or of others; for people.
     """
 
     id: DeploymentId
@@ -185,6 +186,7 @@ class DeploymentSpec(Struct, frozen=True):
     max_requests: int | None = None
     logging: LoggingSpec | None = None
     code: CodeContext | None = None
+    calls: tuple[DeploymentId, ...] = ()
 
 
 class ApplicationSpec(Struct, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from salver.records import JsonDict
+from salver.records import DeploymentId, JsonDict
 
 
 class ReplicaView(Struct, frozen=True):
@@ -18,6 +18,7 @@ class ReplicaView(Struct, frozen=True):
         gpus: indices of those that it has.
         ongoing: requests that it runs; None when that is not known.
         rss_bytes: its memory; None when that is not known.
+        logs_dir: where its log is, when that is not the instance's folder.
     """
 
     replica_id: str
@@ -31,6 +32,37 @@ class ReplicaView(Struct, frozen=True):
     ongoing: int | None = None
     rss_bytes: int | None = None
     start_time_s: float = 0.0
+    logs_dir: str = ""
+
+
+class EndedReplica(Struct, frozen=True):
+    """A replica whose process is gone, or never was.
+
+    Attributes:
+        pid: of the process that it had; None when it had none.
+        start_time_s, ended_at_s: seconds since 1970.
+        cause: why it left, a value of ``control.leaving.Cause``.
+        reason: the same for people, after the replica's name.
+        exit: how its process ended, for people; empty when there was none. A replica that was told to leave and did
+            not in time has been killed all the same.
+        exit_code: as ``subprocess`` has it: a signal as a negative number; None when it is not known.
+        rank, gpus: as it had them last.
+        logs_dir: where its log is, when that is not the instance's folder.
+    """
+
+    replica_id: str
+    deployment: DeploymentId
+    version: str
+    pid: int | None
+    start_time_s: float
+    ended_at_s: float
+    cause: str
+    reason: str
+    exit: str = ""
+    exit_code: int | None = None
+    rank: int = -1
+    gpus: tuple[int, ...] = ()
+    logs_dir: str = ""
 
 
 class ScalingView(Struct, frozen=True):
@@ -67,7 +99,12 @@ class ScalingDecision(Struct, frozen=True):
 
 
 class DeploymentView(Struct, frozen=True):
-    """One deployment; status and trigger are the reference's enum values."""
+    """One deployment; status and trigger are the reference's enum values.
+
+    Attributes:
+        calls: the deployments whose handles it was bound with.
+        ended: its replicas that have ended of late, oldest first.
+    """
 
     name: str
     status: str
@@ -79,6 +116,8 @@ class DeploymentView(Struct, frozen=True):
     options: JsonDict
     scaling: ScalingView | None = None
     version: str = ""
+    calls: tuple[DeploymentId, ...] = ()
+    ended: tuple[EndedReplica, ...] = ()
 
 
 class ApplicationView(Struct, frozen=True):

@@ -19,6 +19,7 @@ COMMANDS = [
     "status",
     "logs",
     "events",
+    "controller-health",
     "config",
     "scale",
     "rollback",

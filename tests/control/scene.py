@@ -20,6 +20,7 @@ from salver.control.events import (
     Publish,
     ReconfigureReplica,
     Recover,
+    RememberEnd,
     ReplicaInitialized,
     ReplicaReconfigured,
     StartReplica,
@@ -87,14 +88,14 @@ class Scene:
         self.first_commands = self.send(recover or Recover(target=Target(), processes=()))
 
     def send(self, event: Event) -> list[Command]:
-        """What the cluster says, but for its notes, which are in ``notes``."""
+        """What the cluster says, but for its notes, which are in ``notes``, and the ends to be remembered."""
         commands = self.cluster.handle(event, self.now)
         self.cluster.validate()
         self.notes += [command.happening for command in commands if isinstance(command, Note)]
         self.told |= {
             command.replica_id: command.number for command in commands if isinstance(command, ReconfigureReplica)
         }
-        return [command for command in commands if not isinstance(command, Note)]
+        return [command for command in commands if not isinstance(command, Note | RememberEnd)]
 
     def wait(self, seconds: float) -> list[Command]:
         """Let time pass and tick at each deadline on the way, as the shell does."""

@@ -9,6 +9,7 @@ from scene import application_spec, deployment_spec
 
 from salver.control.diagram import replica_states_document
 from salver.control.events import DrainReplica, InitializeReplica, KillReplica, StartReplica
+from salver.control.leaving import Cause, Leaving
 from salver.control.replica import (
     HISTORY_LENGTH,
     IGNORED,
@@ -76,7 +77,7 @@ def test_entering_a_state_asks_for_the_next_outcome_and_sets_its_deadline() -> N
     assert replica.take(Signal.INITIALIZED, 2.0) == []
     assert replica.deadline is None
 
-    assert replica.stop(3.0, "scaled down") == [DrainReplica("shop#model#r0", "unix:/r0")]
+    assert replica.stop(3.0, Leaving(Cause.SCALED_DOWN, "scaled down")) == [DrainReplica("shop#model#r0", "unix:/r0")]
     assert replica.deadline == 24.0
 
     assert replica.take(Signal.DEADLINE, 24.0) == [KillReplica("shop#model#r0")]

@@ -33,6 +33,7 @@ from salver.control.events import (
     Publish,
     ReconfigureReplica,
     Recover,
+    RememberEnd,
     ReplicaReconfigured,
     ReplicaResponsive,
     ReplicaSilent,
@@ -44,7 +45,7 @@ from salver.control.events import (
     Tick,
 )
 from salver.records import ApplicationSpec, AutoscalingSpec, Capacity, DeploymentId, DeploymentSpec, Resources, Target
-from salver.views import ApplicationView, DeploymentView
+from salver.views import ApplicationView, DeploymentView, EndedReplica
 from salver.wire.snapshot import ApplicationRoute
 
 MAX_STEPS_TO_QUIET = 500
@@ -87,6 +88,7 @@ class ClusterMachine(RuleBasedStateMachine):
         super().__init__()
         self.engine = HostileEngine(MACHINE)
         self.saved = Target()
+        self.ended: list[EndedReplica] = []
         self.now = 0.0
         self.sound = True
         self.epochs = itertools.count(1)
@@ -105,7 +107,7 @@ class ClusterMachine(RuleBasedStateMachine):
             capacity=MACHINE,
         )
         self.reconfigured_since.clear()
-        self.handle(Recover(self.saved, self.engine.list_processes()))
+        self.handle(Recover(self.saved, self.engine.list_processes(), tuple(self.ended)))
 
     @rule()
     def restart_controller(self) -> None:
@@ -130,6 +132,11 @@ class ClusterMachine(RuleBasedStateMachine):
                     assert snapshot.version == version + 1
                 case Note(happening=happening):
                     assert happening.message
+                case RememberEnd(ended=ended):
+                    assert ended.cause
+                    assert ended.reason
+                    assert ended.replica_id not in {each.replica_id for each in self.ended}, "it ends once"
+                    self.ended.append(ended)
                 case _:
                     if isinstance(command, ReconfigureReplica):
                         self.reconfigured_since[command.replica_id] = self.now

@@ -15,8 +15,17 @@ from salver.controller.build_messages import Mistake
 from salver.controller.client import ControlClient, ControlRefused
 from salver.controller.documents import instance_details, unready, with_builds
 from salver.controller.redaction import REDACTED, redacted, redacted_places
-from salver.records import ApplicationSpec
-from salver.views import ApplicationView, DeploymentView, Happening, ReplicaView, ScalingDecision, ScalingView
+from salver.records import ApplicationSpec, DeploymentId
+from salver.serve.schema import ServeInstanceDetails, serve_status
+from salver.views import (
+    ApplicationView,
+    DeploymentView,
+    EndedReplica,
+    Happening,
+    ReplicaView,
+    ScalingDecision,
+    ScalingView,
+)
 
 from .control_scene import INFO, Broken, Build, Server, Waits, application, ask, ask_tcp, constructing
 
@@ -252,6 +261,64 @@ def test_a_deployment_in_full() -> None:
         "policy": None,
     }
     assert (scaled.scaling_status, scaled.errors) == ("UPSCALING", ("policy raised",))
+
+
+def test_what_calls_what_and_what_has_ended() -> None:
+    leaf = DeploymentId("app", "leaf")
+    ended = EndedReplica(
+        "app#d#x", DeploymentId("app", "d"), "v1", 12, 5.0, 7.5, "exited", "was killed by SIGKILL", "killed", -9
+    )
+    elsewhere = msgspec.structs.replace(ended, replica_id="app#d#y", pid=None, exit_code=None, logs_dir="/own")
+    shown = view(
+        calls=(leaf, DeploymentId("other", "m")),
+        ended=(ended, elsewhere),
+        replicas=(ReplicaView("app#d#z", "RUNNING", 13, "v1", 1.0),),
+    )
+    answer = StatusAnswer(INFO, 7, (8,), (shown,), logs="/logs")
+    document = instance_details(answer, None)
+    app = document.applications["app"]
+    assert msgspec.json.decode(msgspec.json.encode(app.deployment_topology)) == {
+        "app_name": "app",
+        "ingress_deployment": "d",
+        "nodes": {
+            "d": {
+                "name": "d",
+                "app_name": "app",
+                "outbound_deployments": [
+                    {"name": "leaf", "app_name": "app"},
+                    {"name": "m", "app_name": "other"},
+                ],
+                "is_ingress": True,
+            }
+        },
+    }
+    first, second = app.deployments["d"].recent_dead_replicas
+    assert (first.state, first.pid) == ("STOPPED", 12)
+    assert (first.start_time_s, first.ended_at_s, first.age_s) == (5.0, 7.5, 2.5)
+    assert (first.cause, first.reason, first.exit, first.exit_code) == (
+        "exited",
+        "was killed by SIGKILL",
+        "killed",
+        -9,
+    )
+    assert (first.log_file_path, second.log_file_path) == ("/logs/replica_app_d_x.log", "/own/replica_app_d_y.log")
+    assert app.deployments["d"].replicas[0].log_file_path == "/logs/replica_app_d_z.log"
+    assert document.controller_info.log_file_path == "/logs/controller_7.log"
+    without = instance_details(msgspec.structs.replace(answer, logs=""), None).applications["app"].deployments["d"]
+    assert [each.log_file_path for each in without.recent_dead_replicas] == [None, None], "there are no log files"
+    parsed = ServeInstanceDetails(**msgspec.to_builtins(document)).applications["app"]
+    assert parsed.deployments["d"].recent_dead_replicas[0].exit_code == -9
+    assert parsed.deployment_topology is not None
+    assert parsed.deployment_topology.nodes["d"].outbound_deployments[1] == {"name": "m", "app_name": "other"}
+    building = ApplicationView("b", "DEPLOYING", "", "/b", "", 0.0, ())
+    assert (
+        instance_details(StatusAnswer(INFO, 7, (), (building,)), None).applications["b"].deployment_topology is None
+    )
+    overview = serve_status(answer).applications["app"].deployments["d"].recent_dead_replicas
+    assert [(each.replica_id, each.cause, each.log_file_path) for each in overview] == [
+        ("app#d#x", "exited", "/logs/replica_app_d_x.log"),
+        ("app#d#y", "exited", "/own/replica_app_d_y.log"),
+    ]
 
 
 def test_live_and_ready(server: Server, client: ControlClient) -> None:

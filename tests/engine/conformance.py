@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -40,9 +41,20 @@ async def emptied(world: World) -> AsyncIterator[World]:
         await world.next_event()
 
 
-def killed(world: World) -> str:
-    """What a kill is called: by the signal where there are processes."""
-    return "was killed" if type(world.engine).__name__ == "MemoryEngine" else "killed by SIGKILL"
+def killed(world: World, replica_id: str) -> Exited:
+    """How the end of one that was killed is told: by the signal where there are processes."""
+    if in_memory(world):
+        return Exited(replica_id, "was killed")
+    return Exited(replica_id, "killed by SIGKILL", exit_code=-signal.SIGKILL)
+
+
+def left(world: World, replica_id: str) -> Exited:
+    """How the end of one that was told to leave is told."""
+    return Exited(replica_id, "exited with code 0", exit_code=None if in_memory(world) else 0)
+
+
+def in_memory(world: World) -> bool:
+    return type(world.engine).__name__ == "MemoryEngine"
 
 
 async def starts_lists_and_kills(world: World) -> None:
@@ -55,7 +67,7 @@ async def starts_lists_and_kills(world: World) -> None:
     assert await world.running() == [process]
     await ages_grow(world)
     world.engine.kill(process.replica_id)
-    assert await world.next_event() == Exited(process.replica_id, killed(world))
+    assert await world.next_event() == killed(world, process.replica_id)
     assert await world.engine.processes() == []
 
 
@@ -114,7 +126,7 @@ async def a_drained_replica_exits_by_itself(world: World) -> None:
     process = await world.start("dddd", 1)
     async with world.initialized(process, Probe) as client, asyncio.timeout(WITHIN_S):
         await client.ask(Drain())
-        assert await world.next_event() == Exited(process.replica_id, "exited with code 0")
+        assert await world.next_event() == left(world, process.replica_id)
     assert await world.engine.processes() == []
 
 
@@ -132,7 +144,7 @@ async def what_drains_finishes_first(world: World) -> None:
         await caller.next(Kind.DATA, 1)
         caller.channel.send(Kind.CREDIT, 1, encode_credit(STREAM_WINDOW_BYTES))
         assert (await caller.next(Kind.DATA, 1)).flags & END
-    assert await world.next_event() == Exited(process.replica_id, "exited with code 0")
+    assert await world.next_event() == left(world, process.replica_id)
 
 
 async def what_drains_can_be_killed(world: World) -> None:
@@ -144,7 +156,7 @@ async def what_drains_can_be_killed(world: World) -> None:
             await client.ask(Drain())
         await caller.next(Kind.GOAWAY)
         world.engine.kill(process.replica_id)
-        assert await world.next_event() == Exited(process.replica_id, killed(world))
+        assert await world.next_event() == killed(world, process.replica_id)
         async with asyncio.timeout(WITHIN_S):
             await caller.lost.wait()
         client.close()

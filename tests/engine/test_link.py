@@ -29,7 +29,7 @@ TO_SUPERVISOR: list[ToSupervisor] = [
 TO_CONTROLLER: list[ToController] = [
     Started(PROCESS),
     NotStarted("app#d#2", "could not fork"),
-    Exited("app#d#1", "killed by SIGKILL"),
+    Exited("app#d#1", "killed by SIGKILL", exit_code=-9),
     Restarted("proxy", "was killed by SIGKILL", 2),
     ProcessList((PROCESS,), (1, 2)),
     ProcessList(()),

@@ -64,7 +64,7 @@ async def where(world: World, suffix: str, method: str, *, stop: bool = False) -
         text = await world.engine.where(process.replica_id)
         assert time.monotonic() - before < QUICK_S
         world.engine.kill(process.replica_id)
-        assert await world.next_event() == Exited(process.replica_id, "killed by SIGKILL")
+        assert await world.next_event() == Exited(process.replica_id, "killed by SIGKILL", exit_code=-9)
     return text
 
 

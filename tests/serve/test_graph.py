@@ -19,6 +19,7 @@ from salver.serve.building import graph
 from salver.serve.building.fingerprint import code_fingerprint
 from salver.serve.building.graph import build_application
 from salver.serve.deployment import Application, deployment
+from salver.serve.handle import DeploymentHandle
 from salver.wire.payload import load_definition
 
 pytestmark = pytest.mark.filterwarnings("ignore:option .* is accepted but has no effect:UserWarning")
@@ -385,3 +386,30 @@ def test_a_script_run_again_has_the_same_version(tmp_path: Path) -> None:
     first = run("hello")
     assert run("hello") == first
     assert run("bye") != first
+
+
+def calls(spec: ApplicationSpec) -> dict[str, list[str]]:
+    return {one.id.name: [str(callee) for callee in one.calls] for one in spec.deployments}
+
+
+def test_who_was_bound_with_whose_handle() -> None:
+    leaf, other = Leaf.bind(), Leaf.options(name="Other").bind()
+    middle = Root.options(name="Middle").bind([leaf, {"deep": Box(leaf)}])
+    elsewhere = DeploymentHandle[Any]("Model", "another app")
+    spec = build(Root.bind(middle, leaf, key=(elsewhere, Box(other))))
+    assert calls(spec) == {
+        "Leaf": [],
+        "Middle": ["app#Leaf"],
+        "Other": [],
+        "Root": ["app#Middle", "app#Leaf", "another app#Model", "app#Other"],
+    }
+
+
+def test_handles_in_code_that_is_pickled_by_value_count_too() -> None:
+    leaf = Leaf.bind()
+
+    @deployment
+    def calls_it() -> object:
+        return leaf
+
+    assert calls(build(calls_it.bind())) == {"Leaf": [], "calls_it": ["app#Leaf"]}

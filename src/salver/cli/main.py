@@ -40,6 +40,7 @@ _SECTIONS = {
         "status": "salver.cli.status",
         "logs": "salver.cli.logs",
         "events": "salver.cli.events",
+        "controller-health": "salver.cli.controller_health",
         "config": "salver.cli.config",
     },
     "Change": {

@@ -18,7 +18,11 @@ from salver.engine.local.instance import find_instance
 from salver.engine.local.service import ServiceManager
 
 
-@click.command(cls=SectionedCommand, context_settings={"show_default": True})
+@click.command(
+    cls=SectionedCommand,
+    context_settings={"show_default": True},
+    short_help="Run the application at an import path, or those of a config file.",
+)
 @click.argument("config_or_import_path")
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
 @application_flags

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,12 +10,14 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from salver.control.leaving import FAILURES
 from salver.control.placement import amount_of_bytes
 from salver.controller.api_records import StatusAnswer
 from salver.views import ApplicationView, DeploymentView, ReplicaView
 
 _GOOD = frozenset({"RUNNING", "HEALTHY"})
 _BAD = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})
+_LATELY_S = 600.0
 _UNBOUNDED = 10_000
 """Columns of what is no terminal: nobody greps for half a line."""
 
@@ -32,7 +35,7 @@ def overview(answer: StatusAnswer, views: Sequence[ApplicationView]) -> Renderab
     info = answer.instance
     parts: list[RenderableType] = [
         Text(f"Instance {info.name} · {info.root_url or info.url} · supervisor {info.pid}"),
-        *(_sentence(view) for view in views),
+        *(_sentence(view, time.time()) for view in views),
         deployments_table(views, detailed=True),
     ]
     if any(deployment.replicas for view in views for deployment in view.deployments):
@@ -84,13 +87,25 @@ def _new_table(*columns: str) -> Table:
     return table
 
 
-def _sentence(view: ApplicationView) -> Text:
-    """What its application is, and every message about it and its deployments."""
+def _sentence(view: ApplicationView, now: float) -> Text:
+    """What its application is, every message about it and its deployments, and what has failed there of late."""
     text = Text.assemble(view.name, " is ", _state(view.status), f": {view.message}" if view.message else "")
     for deployment in view.deployments:
         if deployment.message and deployment.message not in view.message:
             text.append(f"\n  {deployment.name}: {deployment.message}")
+        elif lately := _failed_lately(deployment, now):
+            text.append(f"\n  {deployment.name}: {lately}")
     return text
+
+
+def _failed_lately(deployment: DeploymentView, now: float) -> str:
+    """What it has got over; empty when that is nothing, or its message tells of it."""
+    ended = [each for each in deployment.ended if now - each.ended_at_s < _LATELY_S and each.cause in FAILURES]
+    if not ended or deployment.message:
+        return ""
+    count, last = f"{len(ended)} replica{'s'[: len(ended) > 1]}", ended[-1]
+    ago = duration(max(now - last.ended_at_s, 0.0))
+    return f"{count} ended in the last {duration(_LATELY_S)}; {ago} ago {last.replica_id} {last.reason}"
 
 
 def _state(state: str) -> Text:

@@ -14,6 +14,7 @@ import msgspec
 
 from salver.control.application import Application
 from salver.control.deployment import Deployment
+from salver.control.endings import Endings
 from salver.control.events import (
     Command,
     DeleteApplication,
@@ -45,13 +46,13 @@ from salver.control.events import (
 )
 from salver.control.fleet import Fleet
 from salver.control.invariants import check_invariants
-from salver.control.notes import Notes
+from salver.control.notes import Notes, described
 from salver.control.recovery import SavedSpecs
 from salver.control.replica import Replica, Signal, State
 from salver.control.routing_table import routing_table
 from salver.control.status import application_view
 from salver.records import ApplicationSpec, Capacity, DeploymentId, Target
-from salver.views import ApplicationView
+from salver.views import ApplicationView, EndedReplica
 from salver.wire.snapshot import Snapshot
 
 _NOTHING = Target()
@@ -82,6 +83,7 @@ class Cluster:
         self._wall_clock_offset = wall_clock_offset
         self._fleet = Fleet(new_suffix, capacity)
         self._notes = Notes()
+        self._endings = Endings()
         self._applications: dict[str, Application] = {}
         self._capacity_percent: float | None = None
         self._snapshot = Snapshot(epoch=epoch, version=0)
@@ -90,7 +92,7 @@ class Cluster:
         self._now = float("-inf")
 
     def handle(self, event: Event, now: float) -> list[Command]:
-        """What to do about ``event``: SaveTarget first when the target changed, then notes, Publish last.
+        """What to do about ``event``: SaveTarget first when the target changed, then what to remember, Publish last.
 
         ``now`` is monotonic, in seconds. The first event must be a Recover, and only the first. Raises
         InvalidTransition for an outcome that contradicts what the replica has done so far.
@@ -108,7 +110,7 @@ class Cluster:
             commands += self._signal(replica, Signal.DEADLINE, "", now)
         commands += self._reconcile(now)
         commands += self._publish()
-        return [*self._save(), *self._notes.take(), *commands]
+        return [*self._save(), *self._notes.take(), *self._endings.take(), *commands]
 
     def next_deadline(self) -> float | None:
         """When to send the next Tick if nothing else happens; None when nothing is pending."""
@@ -125,7 +127,11 @@ class Cluster:
     def views(self, now: float) -> tuple[ApplicationView, ...]:
         """Every application for status, also those being deleted."""
         offset = self._wall_clock_offset()
-        return tuple(application_view(application, now, offset) for application in self._applications.values())
+        return tuple(application_view(each, now, offset, self._endings.of) for each in self._applications.values())
+
+    def ended(self) -> tuple[EndedReplica, ...]:
+        """The replicas that have ended of late, as Recover takes them."""
+        return self._endings.all()
 
     def snapshot(self) -> Snapshot:
         """The routing table as last published; version 0, and empty, before the first."""
@@ -175,6 +181,7 @@ class Cluster:
     def _apply(self, event: Event, now: float) -> list[Command]:
         match event:
             case Recover():
+                self._endings = Endings(event.ended)
                 return self._recover(event.target, event.processes, now)
             case DeployApplication(spec=spec):
                 self._deploy(spec, now)
@@ -222,7 +229,8 @@ class Cluster:
                 return self._signal(replica, Signal.RESPONSIVE, "", now)
             case ReplicaWorn(reason=reason):
                 return self._worn(replica, reason)
-            case ProcessExited(cause=cause):
+            case ProcessExited(cause=cause, exit_code=exit_code):
+                replica.exited(cause, exit_code)
                 return self._signal(replica, Signal.EXITED, cause, now)
 
     # --- what users want ---
@@ -246,10 +254,10 @@ class Cluster:
         existing = self._applications.get(spec.name)
         if existing is None:
             self._applications[spec.name] = self._new_application(spec, now)
-            self._notes.of_application("deploy", spec.name, f"deployed, {_described(spec)}")
+            self._notes.of_application("deploy", spec.name, f"deployed, {described(spec)}")
         else:
             changed = spec != existing.spec or existing.deleting
-            what = f"updated, {_described(spec)}" if changed else "deployed again, unchanged"
+            what = f"updated, {described(spec)}" if changed else "deployed again, unchanged"
             self._notes.of_application("deploy", spec.name, what)
             existing.deploy(spec, now + self._wall_clock_offset())
 
@@ -265,7 +273,7 @@ class Cluster:
             return
         if application.another_wants(application.good.route_prefix, self._prefixes_wanted()):
             return  # whoever asked was told so; or somebody took it since then
-        self._notes.of_application("rollback", name, f"rolled back, {_described(application.good)}")
+        self._notes.of_application("rollback", name, f"rolled back, {described(application.good)}")
         application.roll_back(now + self._wall_clock_offset())
 
     def _scale(self, event: ScaleDeployment, now: float) -> None:
@@ -318,8 +326,7 @@ class Cluster:
     # --- what happens to a replica ---
 
     def _initialized(self, replica: Replica, event: ReplicaInitialized, now: float) -> list[Command]:
-        deployment = self._deployment_of(replica)
-        if deployment is not None:
+        if (deployment := self._deployment_of(replica)) is not None:
             deployment.docs_path = event.docs_path
         if replica.state is State.RECOVERING:
             replica.rank = event.rank
@@ -361,6 +368,7 @@ class Cluster:
             deployment.observe(replica, before, signal, detail, now)
         if replica.state is State.GONE:
             self._fleet.remove(replica)
+            self._endings.note(replica, now, self._wall_clock_offset())
         return commands
 
     def _deployment_of(self, replica: Replica) -> Deployment | None:
@@ -390,10 +398,3 @@ class Cluster:
             return []
         self._snapshot = msgspec.structs.replace(same, version=last.version + 1)
         return [Publish(self._snapshot)]
-
-
-def _described(spec: ApplicationSpec) -> str:
-    """``3 deployments at /shop``."""
-    count = len(spec.deployments)
-    where = f"at {spec.route_prefix}" if spec.route_prefix is not None else "without a route"
-    return f"{count} deployment{'' if count == 1 else 's'} {where}"

@@ -11,8 +11,9 @@ from enum import Enum
 
 from salver.control.backoff import Backoff
 from salver.control.events import Command, Load
-from salver.control.failure import Failure, failure_of, in_words, summary_of, what_follows
+from salver.control.failure import Failure, cause_of, failure_of, in_words, summary_of, what_follows
 from salver.control.fleet import Fleet
+from salver.control.leaving import Leaving, makes_way, why_stopped
 from salver.control.notes import Notes
 from salver.control.placement import Unplaceable
 from salver.control.progress import Progress
@@ -219,7 +220,9 @@ class Deployment:
             return
         gave_up, looped = self.failed, self.backoff.looping
         self._count(replica, failure, now)
-        text = summary_of(failure, without=replica) + what_follows(failure, self.backoff.not_before - now)
+        summary = summary_of(failure, without=replica)
+        replica.leave(Leaving(cause_of(before, signal), summary))
+        text = summary + what_follows(failure, self.backoff.not_before - now)
         self._notes.of_deployment("replica", self.id, text, replica.replica_id)
         if self.backoff.looping and not looped:
             self._note_crash_loop(failure)
@@ -300,7 +303,7 @@ class Deployment:
         commands: list[Command] = []
         step = self._plan()
         for replica in step.stop:
-            commands += replica.stop(now, self._reason_to_stop(replica))
+            commands += replica.stop(now, self._why_stopped(replica))
         commands += self._start_missing(step, now)
         commands += self._reconfigure(now)
         self._note_progress()
@@ -335,7 +338,7 @@ class Deployment:
             return []
         commands: list[Command] = []
         for replica in step.in_the_way:
-            commands += replica.stop(now, f"makes room for version {self._target[1].version}")
+            commands += replica.stop(now, makes_way(self._target[1].version, first=True))
         return commands
 
     def _reconfigure(self, now: float) -> list[Command]:
@@ -368,16 +371,10 @@ class Deployment:
         spec = self._target[1]
         return plan(spec, self.wanted, self.replicas, failed=self.failed and spec is self.spec)
 
-    def _reason_to_stop(self, replica: Replica) -> str:
-        if self.membership is Membership.REMOVED:
-            return "its deployment is removed"
-        version = self._target[1].version
-        if replica.version != version:
-            failed = self.failed and replica.version == self.spec.version
-            return "its version failed to deploy" if failed else f"version {version} replaces it"
-        if replica.worn:
-            return f"a new one replaces it: {replica.worn}"
-        return "its version failed to deploy" if self.failed else "scaled down"
+    def _why_stopped(self, replica: Replica) -> Leaving:
+        removed, target = self.membership is Membership.REMOVED, self._target[1].version
+        failed = self.failed and replica.version == self.spec.version
+        return why_stopped(removed=removed, failed=failed, version=replica.version, target=target, worn=replica.worn)
 
     def _note_progress(self) -> None:
         if any(r.state in CONSTRUCTED and r.version == self.spec.version for r in self.replicas):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from salver.records import ApplicationSpec, DeploymentId, DeploymentSpec, GpuShares, Resources, Target
-from salver.views import Happening
+from salver.views import EndedReplica, Happening
 from salver.wire.snapshot import Snapshot
 
 # --- events ---------------------------------------------------------------------------------------------
@@ -61,10 +61,15 @@ class FoundProcess(Struct, frozen=True):
 
 
 class Recover(Struct, frozen=True):
-    """The first event of a controller that was restarted: the saved target and the processes that run."""
+    """The first event of a controller that was restarted: the saved target and the processes that run.
+
+    Attributes:
+        ended: replicas whose end the last controller has seen, oldest first.
+    """
 
     target: Target
     processes: tuple[FoundProcess, ...]
+    ended: tuple[EndedReplica, ...] = ()
 
 
 class ProcessStarted(Struct, frozen=True):
@@ -182,10 +187,16 @@ class PolicyDecided(Struct, frozen=True):
 
 
 class ProcessExited(Struct, frozen=True):
-    """The process is gone; ``cause`` is for people: ``killed by SIGKILL``, ``exited with code 1``."""
+    """The process is gone.
+
+    Attributes:
+        cause: for people: ``killed by SIGKILL``, ``exited with code 1``.
+        exit_code: as ``subprocess`` has it: a signal as a negative number; None when it is not known.
+    """
 
     replica_id: str
     cause: str
+    exit_code: int | None = None
 
 
 class Tick(Struct, frozen=True):
@@ -285,6 +296,20 @@ class Note(Struct, frozen=True):
     happening: Happening
 
 
+class RememberEnd(Struct, frozen=True):
+    """Keep what is known of a replica that has ended for the next controller."""
+
+    ended: EndedReplica
+
+
 Command = (
-    StartReplica | InitializeReplica | ReconfigureReplica | DrainReplica | KillReplica | Publish | SaveTarget | Note
+    StartReplica
+    | InitializeReplica
+    | ReconfigureReplica
+    | DrainReplica
+    | KillReplica
+    | Publish
+    | SaveTarget
+    | Note
+    | RememberEnd
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from salver.control.leaving import Cause
 from salver.control.replica import START_TIMEOUT_S, Replica, Signal, State
 
 FAILURES = frozenset(
@@ -43,6 +44,25 @@ def failure_of(replica: Replica, before: State, signal: Signal, detail: str) -> 
             return Failure(in_constructor=False, trigger=trigger, message=message, replaced=True)
         case State.DRAINING | State.KILLING | State.GONE:
             return None
+
+
+def cause_of(before: State, signal: Signal) -> Cause:
+    """The same in one word."""
+    match before, signal:
+        case State.STARTING, _:
+            return Cause.START_FAILED
+        case State.INITIALIZING, _:
+            return Cause.CONSTRUCTOR
+        case _, Signal.EXITED:
+            return Cause.EXITED
+        case _, Signal.UNHEALTHY:
+            return Cause.HEALTH_CHECK
+        case State.HUNG, _:
+            return Cause.HUNG
+        case State.UPDATING, _:
+            return Cause.RECONFIGURE
+        case _:
+            return Cause.NOT_TAKEN_OVER
 
 
 def summary_of(failure: Failure, without: Replica | None = None) -> str:

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 from salver.control.events import Command, FoundProcess
+from salver.control.leaving import Cause, Leaving
 from salver.control.placement import Unplaceable, place
 from salver.control.replica import Replica, State
 from salver.records import ApplicationSpec, Capacity, DeploymentId, DeploymentSpec
@@ -73,7 +74,9 @@ class Fleet:
         nothing = ApplicationSpec(name=process.deployment.app, route_prefix=None, ingress="", deployments=())
         spec = DeploymentSpec(id=process.deployment, version=process.version, definition=b"")
         replica = self._found(process, nothing, spec, now)
-        return replica.begin(State.KILLING, now, "found, and belongs to nothing")
+        commands = replica.begin(State.KILLING, now, "found, and belongs to nothing")
+        replica.leave(Leaving(Cause.UNKNOWN, "belonged to nothing when the controller started"))
+        return commands
 
     def remove(self, replica: Replica) -> None:
         """Its process is gone: the id and the slot are free."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from salver.control.events import Note
-from salver.records import DeploymentId
+from salver.records import ApplicationSpec, DeploymentId
 from salver.views import Happening
 
 
@@ -23,3 +23,10 @@ class Notes:
         """All of them, once."""
         taken, self._taken_next = self._taken_next, []
         return taken
+
+
+def described(spec: ApplicationSpec) -> str:
+    """``3 deployments at /shop``."""
+    count = len(spec.deployments)
+    where = f"at {spec.route_prefix}" if spec.route_prefix is not None else "without a route"
+    return f"{count} deployment{'' if count == 1 else 's'} {where}"

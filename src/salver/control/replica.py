@@ -25,6 +25,7 @@ from salver.control.events import (
     ReconfigureReplica,
     StartReplica,
 )
+from salver.control.leaving import Leaving
 from salver.records import ApplicationSpec, DeploymentId, DeploymentSpec, GpuShares, Resources
 
 SILENT_AFTER_S = 2.0
@@ -234,6 +235,11 @@ class Replica:
         """Why it is silent or failed a health check, for people; empty when all is well."""
         self.pid: int | None = None
         self.address = ""
+        self.leaving: Leaving | None = None
+        """Why it is on its way out, or gone."""
+        self.exit = ""
+        """How its process has ended, for people; empty while it has not, and when there was none."""
+        self.exit_code: int | None = None
         self.ran_since: float | None = None
         """When it began to take requests; one that was found probably did from its start on."""
         self.state = State.GONE
@@ -287,10 +293,22 @@ class Replica:
             raise InvalidTransition(self.story())
         return self._enter(following, now, why)
 
-    def stop(self, now: float, why: str) -> list[Command]:
+    def stop(self, now: float, why: Leaving) -> list[Command]:
         """Drain it when requests may run in it, else kill it."""
         has_requests = self.state not in (State.STARTING, State.INITIALIZING)
-        return self.take(Signal.DRAIN if has_requests else Signal.KILL, now, why)
+        commands = self.take(Signal.DRAIN if has_requests else Signal.KILL, now, why.reason)
+        self.leave(why)
+        return commands
+
+    def leave(self, why: Leaving) -> None:
+        """Note why it leaves: the first reason stays, and one that did not make it leave is none."""
+        if self.leaving is None and (self.stopping or self.state is State.GONE):
+            self.leaving = why
+
+    def exited(self, cause: str, exit_code: int | None) -> None:
+        """Its process is gone."""
+        self.exit = cause
+        self.exit_code = exit_code
 
     def story(self) -> str:
         """What happened to it, for people: one line each, the last ``HISTORY_LENGTH`` of them."""

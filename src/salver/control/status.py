@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from msgspec import Struct
 
@@ -12,7 +13,8 @@ from salver.control.deployment import Deployment, Membership
 from salver.control.failure import Failure, in_words, summary_of, what_follows
 from salver.control.progress import Goal
 from salver.control.replica import Replica, State
-from salver.views import ApplicationView, DeploymentView, ReplicaView
+from salver.records import DeploymentId
+from salver.views import ApplicationView, DeploymentView, EndedReplica, ReplicaView
 
 _REPLICA_STATES = {
     State.STARTING: "STARTING",
@@ -117,8 +119,17 @@ def application_status(application: Application, now: float) -> tuple[str, str]:
     return "DEPLOYING", next((status.message for status in statuses if status.message), "")
 
 
-def application_view(application: Application, now: float, wall_clock_offset: float) -> ApplicationView:
-    """The application, all of its deployments, also those on the way out, and their replicas."""
+def application_view(
+    application: Application,
+    now: float,
+    wall_clock_offset: float,
+    ended: Callable[[DeploymentId], tuple[EndedReplica, ...]],
+) -> ApplicationView:
+    """The application, all of its deployments, also those on the way out, and their replicas.
+
+    Args:
+        ended: gives the replicas of a deployment that have ended of late.
+    """
     status, message = application_status(application, now)
     ingress = application.deployments.get(application.spec.ingress)
     docs_path = "" if ingress is None else ingress.docs_path
@@ -130,7 +141,10 @@ def application_view(application: Application, now: float, wall_clock_offset: fl
         route_prefix=application.spec.route_prefix,
         ingress=application.spec.ingress,
         last_deployed_time_s=application.deployed_at_s,
-        deployments=tuple(_deployment_view(d, now, wall_clock_offset) for d in application.deployments.values()),
+        deployments=tuple(
+            _deployment_view(each, now, wall_clock_offset, ended(each.id))
+            for each in application.deployments.values()
+        ),
         docs_path=prefix + docs_path if docs_path else None,
         config=application.spec.config,
         external_scaler=application.spec.external_scaler,
@@ -138,7 +152,9 @@ def application_view(application: Application, now: float, wall_clock_offset: fl
     )
 
 
-def _deployment_view(deployment: Deployment, now: float, wall_clock_offset: float) -> DeploymentView:
+def _deployment_view(
+    deployment: Deployment, now: float, wall_clock_offset: float, ended: tuple[EndedReplica, ...]
+) -> DeploymentView:
     status = deployment_status(deployment, now)
     replicas = tuple(_replica_view(replica, now, wall_clock_offset) for replica in deployment.replicas)
     return DeploymentView(
@@ -152,6 +168,8 @@ def _deployment_view(deployment: Deployment, now: float, wall_clock_offset: floa
         options=deployment.spec.options,
         scaling=deployment.scaling.view(),
         version=deployment.spec.version,
+        calls=deployment.spec.calls,
+        ended=ended,
     )
 
 
@@ -166,4 +184,5 @@ def _replica_view(replica: Replica, now: float, wall_clock_offset: float) -> Rep
         rank=replica.rank,
         gpus=tuple(index for index, _ in replica.gpus),
         start_time_s=replica.created_at + wall_clock_offset,
+        logs_dir="" if replica.deployment.logging is None else replica.deployment.logging.logs_dir,
     )

@@ -6,7 +6,8 @@ from msgspec import Struct
 
 from salver.controller.build_messages import Mistake
 from salver.engine.local.instance import InstanceInfo
-from salver.views import ApplicationView, Happening
+from salver.telemetry.log_file import log_file_path
+from salver.views import ApplicationView, EndedReplica, Happening, ReplicaView
 
 
 class Declaration(Struct, frozen=True):
@@ -59,7 +60,12 @@ class DeployedAnswer(Struct, frozen=True):
 
 
 class StatusAnswer(Struct, frozen=True):
-    """The whole state of an instance; ``declaration`` is None while no config was deployed."""
+    """The whole state of an instance.
+
+    Attributes:
+        declaration: None while no config was deployed.
+        logs: the folder of its log files; empty when it has none.
+    """
 
     instance: InstanceInfo
     controller_pid: int
@@ -67,6 +73,12 @@ class StatusAnswer(Struct, frozen=True):
     applications: tuple[ApplicationView, ...]
     target_capacity: float | None = None
     declaration: Declaration | None = None
+    logs: str = ""
+
+
+def replica_log(replica: ReplicaView | EndedReplica, logs: str) -> str | None:
+    """Where a replica logs, or did; None when the instance, whose folder is ``logs``, has no log files."""
+    return log_file_path(replica.logs_dir or logs, "replica", replica.replica_id) if logs else None
 
 
 class EventsAnswer(Struct, frozen=True):

@@ -14,17 +14,18 @@ import msgspec
 
 from salver.control.application import conflicting_application
 from salver.control.cluster import Cluster
+from salver.control.endings import OF_ALL
 from salver.control.events import (
     Command,
     DeleteApplication,
     DeployApplication,
     Event,
-    FoundProcess,
     Note,
     ProcessExited,
     ProcessStarted,
     Publish,
     Recover,
+    RememberEnd,
     RollBack,
     SaveTarget,
     ScaleDeployment,
@@ -36,6 +37,8 @@ from salver.controller.checkpoint import Checkpoint
 from salver.controller.demand import LoadWatch
 from salver.controller.failpoints import Failpoint, reach
 from salver.controller.history import History, happening_of
+from salver.controller.instance_details import ControllerHealthMetrics
+from salver.controller.line_file import LineFile
 from salver.controller.metrics_store import MetricsStore
 from salver.controller.operations import Operations
 from salver.controller.policy_host import PolicyHost
@@ -48,12 +51,13 @@ from salver.controller.refusals import (
     ScalerDisabled,
 )
 from salver.controller.still_to_come import StillToCome
+from salver.controller.vitals import Vitals
 from salver.data.channel import Connect
 from salver.data.load_board import LoadBoard
-from salver.engine.interface import Engine, EngineEvent, Exited, NotStarted, ReplicaProcess, Restarted, Started
+from salver.engine.interface import Engine, EngineEvent, Exited, NotStarted, Restarted, Started
 from salver.records import ApplicationSpec, DeploymentId, Target
 from salver.telemetry.metrics import registry
-from salver.views import ApplicationView, DeploymentView, Happening, ReplicaView
+from salver.views import ApplicationView, DeploymentView, EndedReplica, Happening, ReplicaView
 
 logger = logging.getLogger("salver.controller")
 
@@ -101,11 +105,21 @@ class Controller:
             capacity=engine.capacity(),
         )
         self.history = History(None if folder is None else folder / "events.jsonl")
-        self.metrics = MetricsStore(registry)
-        self._operations = Operations(
-            engine=engine, connect=connect, key=key, board=board, metrics=self.metrics, tell=self.handle
+        self._endings = LineFile(
+            None if folder is None else folder / "ended.jsonl", EndedReplica, what="ended replicas", most=OF_ALL
         )
-        self._load = LoadWatch(board, self._operations.slots, self.handle)
+        self.metrics = MetricsStore(registry)
+        self._vitals = Vitals()
+        self._operations = Operations(
+            engine=engine,
+            connect=connect,
+            key=key,
+            board=board,
+            metrics=self.metrics,
+            tell=self.handle,
+            woke=self._vitals.woke,
+        )
+        self._load = LoadWatch(board, self._operations.slots, self.handle, self._vitals)
         self._policies = PolicyHost(
             self.views, self._operations.recording_stats, self._operations.client, self.handle
         )
@@ -129,9 +143,9 @@ class Controller:
         target = self._checkpoint.load()
         self._engine.open(self._engine_event)
         processes = await self._engine.processes()
-        self._operations.found(processes)
+        found = self._operations.found(processes)
         self._operations.start()
-        self.handle(Recover(target, tuple(_found(process) for process in processes)))
+        self.handle(Recover(target, found, tuple(self._endings.load())))
         self._policies.watch(target.applications)
         early, self._early_events = self._early_events or [], None
         for event in early:
@@ -242,6 +256,15 @@ class Controller:
             return view
         return msgspec.structs.replace(view, ongoing=self._board.cells[slot], rss_bytes=self._board.rss[slot] or None)
 
+    def health(self) -> ControllerHealthMetrics:
+        """How the controller itself is."""
+        return self._vitals.collect(
+            subscribers=self.publisher.subscribers,
+            reports=self._load.reports,
+            commands=self._operations.under_way,
+            unsaved=self.history.unsaved + self._endings.unsaved,
+        )
+
     async def proxy_pids(self) -> list[int]:
         return await self._engine.proxy_pids()
 
@@ -286,11 +309,13 @@ class Controller:
 
     def handle(self, event: Event) -> None:
         """Tell the core, do what it says, set the alarm for when it wants to be woken."""
-        for command in self._cluster.handle(event, time.monotonic()):
+        began = time.monotonic()
+        for command in self._cluster.handle(event, began):
             self._carry_out(command)
         self._load.watch(self._cluster.autoscaled())
         self._changed.set()
         self._set_timer()
+        self._vitals.decided(time.monotonic() - began)
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -318,6 +343,8 @@ class Controller:
             self._policies.watch(command.target.applications)
         elif isinstance(command, Note):
             self.history.add(command.happening)
+        elif isinstance(command, RememberEnd):
+            self._endings.save(command.ended, self._cluster.ended)
         else:
             self._operations.carry_out(command)
 
@@ -364,21 +391,7 @@ class Controller:
         if not self._operations.was_killed(event.replica_id):  # else why we killed it has been said
             logger.info("replica %s %s%s", event.replica_id, event.cause, event.stack and f"\n{event.stack}")
         self._operations.process_ended(event.replica_id)
-        self.handle(ProcessExited(event.replica_id, event.cause))
-
-
-def _found(process: ReplicaProcess) -> FoundProcess:
-    return FoundProcess(
-        process.replica_id,
-        process.deployment,
-        process.version,
-        process.slot,
-        process.pid,
-        process.address,
-        process.gpus,
-        process.resources,
-        process.age_s,
-    )
+        self.handle(ProcessExited(event.replica_id, event.cause, event.exit_code))
 
 
 def _new_suffix() -> str:

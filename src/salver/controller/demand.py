@@ -9,10 +9,12 @@ at that moment, and on what a caller said of those that wait a tenth of a second
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 
 from salver.control.events import Event, Load, LoadSampled
+from salver.controller.vitals import Vitals
 from salver.data.load_board import LoadBoard
 from salver.wire.messages import Demand
 
@@ -26,11 +28,23 @@ class LoadWatch:
         board: where replicas say how many requests they run; None counts none.
         slots: places on the board of a deployment's replicas, by ``app#deployment``; none while it has no replicas.
         tell: receives LoadSampled, from the event loop and from ``refresh``.
+        vitals: is told how old the last counts were, and by how much the timer was late; None for nobody.
+
+    Attributes:
+        reports: how often callers have said what waits in them.
     """
 
     def __init__(
-        self, board: LoadBoard | None, slots: Callable[[str], Iterable[int]], tell: Callable[[Event], None]
+        self,
+        board: LoadBoard | None,
+        slots: Callable[[str], Iterable[int]],
+        tell: Callable[[Event], None],
+        vitals: Vitals | None = None,
     ) -> None:
+        self.reports = 0
+        self._vitals = vitals
+        self._waits_s = self._due = 0.0
+        self._sampled_at: float | None = None
         self._board = board
         self._slots = slots
         self._tell = tell
@@ -49,12 +63,14 @@ class LoadWatch:
     def stop(self) -> None:
         """Sample nothing until ``watch``."""
         self._watched = frozenset()
+        self._sampled_at = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def demand_received(self, connection: Hashable, demand: Demand) -> None:
         """A caller has said what waits in it: everything, so what it does not mention does not wait."""
+        self.reports += 1
         self._demands[connection] = demand
         if any(key in self._watched and not list(self._slots(key)) for key in demand):
             self._wake_after(0.0)
@@ -71,9 +87,19 @@ class LoadWatch:
     def _wake_after(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._sample)
+        self._waits_s, self._due = seconds, time.monotonic() + seconds
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._woken)
+
+    def _woken(self) -> None:
+        if self._vitals is not None:
+            self._vitals.woke(self._waits_s, time.monotonic() - self._due)
+        self._sample()
 
     def _sample(self) -> None:
+        now = time.monotonic()
+        if self._vitals is not None and self._sampled_at is not None:
+            self._vitals.sampled(now - self._sampled_at)
+        self._sampled_at = now
         self._wake_after(SAMPLE_EVERY_S)
         queued: Counter[str] = Counter()
         for demand in self._demands.values():

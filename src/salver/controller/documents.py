@@ -7,14 +7,18 @@ from typing import Any, Protocol, cast
 
 from msgspec.structs import replace
 
-from salver.controller.api_records import StatusAnswer
+from salver.controller.api_records import StatusAnswer, replica_log
 from salver.controller.instance_details import (
     NODE,
     ActorDetails,
     ApplicationDetails,
     AutoscalingDecision,
     AutoscalingDetails,
+    ControllerHealthMetrics,
+    DeadReplicaDetails,
     DeploymentDetails,
+    DeploymentNode,
+    DeploymentTopology,
     HTTPDetails,
     InstanceDetails,
     ProxyDetails,
@@ -24,7 +28,8 @@ from salver.controller.instance_details import (
 )
 from salver.engine.local.instance import InstanceInfo
 from salver.records import JsonDict
-from salver.views import ApplicationView, DeploymentView, ReplicaView, ScalingView
+from salver.telemetry.log_file import log_file_path
+from salver.views import ApplicationView, DeploymentView, EndedReplica, ReplicaView, ScalingView
 
 DECLARATIVE = "declarative"
 IMPERATIVE = "imperative"
@@ -69,23 +74,34 @@ def _applications_of(config: JsonDict | None) -> list[JsonDict]:
     return [] if config is None else cast("list[JsonDict]", config.get("applications") or [])
 
 
-def instance_details(answer: StatusAnswer, config: JsonDict | None, source: str = "") -> InstanceDetails:
+def instance_details(
+    answer: StatusAnswer,
+    config: JsonDict | None,
+    source: str = "",
+    health: ControllerHealthMetrics | None = None,
+) -> InstanceDetails:
     """The document of the whole instance.
 
     Args:
         config: what the instance was last told to be, None when only code has deployed.
         source: only applications of this origin, ``declarative`` or ``imperative``; empty for all.
+        health: of the controller.
     """
     info = answer.instance
-    applications = [_application(view) for view in answer.applications]
+    applications = [_application(view, answer.logs) for view in answer.applications]
     return InstanceDetails(
-        controller_info=ActorDetails(actor_name="controller", pid=answer.controller_pid),
+        controller_info=ActorDetails(
+            actor_name="controller",
+            pid=answer.controller_pid,
+            log_file_path=log_file_path(answer.logs, "controller", str(answer.controller_pid)),
+        ),
         proxy_location=(config or {}).get("proxy_location") or "EveryNode",
         http_options=HTTPDetails(info.host, info.port, info.tls, info.root_url),
         proxies={NODE: _proxy(answer)},
         applications={each.name: each for each in applications if source in {"", each.source}},
         target_capacity=answer.target_capacity,
         target_groups=tuple(_target_group(info, view) for view in answer.applications if view.route_prefix),
+        controller_health_metrics=health,
         instance=info.name,
         version=info.version,
     )
@@ -94,7 +110,11 @@ def instance_details(answer: StatusAnswer, config: JsonDict | None, source: str 
 def _proxy(answer: StatusAnswer) -> ProxyDetails:
     pids = answer.proxy_pids
     return ProxyDetails(
-        actor_name="proxy", status="HEALTHY" if pids else "STARTING", pid=pids[0] if pids else None, pids=pids
+        actor_name="proxy",
+        status="HEALTHY" if pids else "STARTING",
+        pid=pids[0] if pids else None,
+        pids=pids,
+        log_file_path=log_file_path(answer.logs, "proxy", str(pids[0])) if pids else None,
     )
 
 
@@ -103,7 +123,7 @@ def _target_group(info: InstanceInfo, view: ApplicationView) -> TargetGroup:
     return TargetGroup((target,), view.route_prefix or "", "HTTP", view.name, (), view.ingress or None)
 
 
-def _application(view: ApplicationView) -> ApplicationDetails:
+def _application(view: ApplicationView, logs: str) -> ApplicationDetails:
     return ApplicationDetails(
         name=view.name,
         route_prefix=view.route_prefix,
@@ -113,14 +133,27 @@ def _application(view: ApplicationView) -> ApplicationDetails:
         last_deployed_time_s=view.last_deployed_time_s,
         deployed_app_config=view.config,
         source=IMPERATIVE if view.config is None else DECLARATIVE,
-        deployments={each.name: _deployment(each) for each in view.deployments},
+        deployments={each.name: _deployment(each, logs) for each in view.deployments},
         external_scaler_enabled=view.external_scaler,
-        deployment_topology=None,  # which handles a deployment holds is in its arguments, which nobody here unpickles
+        deployment_topology=_topology(view) if view.deployments else None,
         can_roll_back=view.can_roll_back,
     )
 
 
-def _deployment(view: DeploymentView) -> DeploymentDetails:
+def _topology(view: ApplicationView) -> DeploymentTopology:
+    nodes = {
+        each.name: DeploymentNode(
+            name=each.name,
+            app_name=view.name,
+            outbound_deployments=tuple({"name": callee.name, "app_name": callee.app} for callee in each.calls),
+            is_ingress=each.name == view.ingress,
+        )
+        for each in view.deployments
+    }
+    return DeploymentTopology(view.name, nodes, view.ingress or None)
+
+
+def _deployment(view: DeploymentView, logs: str) -> DeploymentDetails:
     return DeploymentDetails(
         name=view.name,
         status=view.status,
@@ -129,7 +162,8 @@ def _deployment(view: DeploymentView) -> DeploymentDetails:
         deployment_config={"name": view.name, **view.options},
         target_num_replicas=view.target_num_replicas,
         required_resources=_resources(view.options),
-        replicas=tuple(_replica(each) for each in view.replicas),
+        replicas=tuple(_replica(each, logs) for each in view.replicas),
+        recent_dead_replicas=tuple(_ended(each, logs) for each in view.ended),
         autoscaling_detail=None if view.scaling is None else _scaling(view.scaling),
         version=view.version,
     )
@@ -143,9 +177,10 @@ def _resources(options: JsonDict) -> dict[str, float]:
     return {name: float(amount) for name, amount in everything.items() if amount}
 
 
-def _replica(view: ReplicaView) -> ReplicaDetails:
+def _replica(view: ReplicaView, logs: str) -> ReplicaDetails:
     return ReplicaDetails(
         actor_name=view.replica_id,
+        log_file_path=replica_log(view, logs),
         pid=view.pid,
         replica_id=view.replica_id,
         state=view.state,
@@ -157,6 +192,26 @@ def _replica(view: ReplicaView) -> ReplicaDetails:
         gpus=view.gpus,
         ongoing=view.ongoing,
         rss_bytes=view.rss_bytes,
+    )
+
+
+def _ended(ended: EndedReplica, logs: str) -> DeadReplicaDetails:
+    return DeadReplicaDetails(
+        actor_name=ended.replica_id,
+        log_file_path=replica_log(ended, logs),
+        pid=ended.pid,
+        replica_id=ended.replica_id,
+        state="STOPPED",
+        start_time_s=ended.start_time_s,
+        reason=ended.reason,
+        age_s=ended.ended_at_s - ended.start_time_s,
+        version=ended.version,
+        rank=ended.rank,
+        gpus=ended.gpus,
+        ended_at_s=ended.ended_at_s,
+        cause=ended.cause,
+        exit=ended.exit,
+        exit_code=ended.exit_code,
     )
 
 

@@ -38,14 +38,20 @@ class Liveness:
     Args:
         board: what their control threads write.
         tell: receives ReplicaSilent and ReplicaResponsive, once for each change.
+        woke: is told at every look how long it was to wait, and by how much it came too late.
         clock: the monotonic clock, in seconds.
     """
 
     def __init__(
-        self, board: LoadBoard, tell: Callable[[Event], None], clock: Callable[[], float] = time.monotonic
+        self,
+        board: LoadBoard,
+        tell: Callable[[Event], None],
+        clock: Callable[[], float] = time.monotonic,
+        woke: Callable[[float, float], None] = lambda _after_s, _late_s: None,
     ) -> None:
         self._board = board
         self._tell = tell
+        self._woke = woke
         self._clock = clock
         self._watched: dict[str, _Watched] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -94,6 +100,7 @@ class Liveness:
     def check(self) -> None:
         """One round. Called by the timer; by tests that bring their own clock, every 250 ms of it."""
         now = self._clock()
+        self._woke(_LOOK_EVERY_S, now - self._due)
         if now - self._due > _LATE_S:
             self._counted_from = now
         self._due = now + _LOOK_EVERY_S

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
 from salver.control.events import (
     DrainReplica,
     Event,
+    FoundProcess,
     InitializeReplica,
     KillReplica,
     ReconfigureReplica,
@@ -66,6 +67,7 @@ class Operations:
         board: what they write about themselves; None where there is none.
         metrics: where those that they push go.
         tell: receives the outcomes.
+        woke: is told by how much the timer that looks at replicas is late.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Operations:
         board: LoadBoard | None,
         metrics: MetricsStore,
         tell: Callable[[Event], None],
+        woke: Callable[[float, float], None],
     ) -> None:
         self._engine = engine
         self._connect = connect
@@ -89,7 +92,7 @@ class Operations:
         self._constructors = Constructors(engine, self._client, tell, self._constructed)
         self._reconfiguring = Reconfiguring(self._client, tell)
         self._health = HealthChecks(self.client, tell)
-        self._liveness = None if board is None else Liveness(board, tell)
+        self._liveness = None if board is None else Liveness(board, tell, woke=woke)
 
     def start(self) -> None:
         if self._liveness is not None:
@@ -114,6 +117,11 @@ class Operations:
         known = self._known.get(replica_id)
         return None if known is None else known.client
 
+    @property
+    def under_way(self) -> int:
+        """How many commands are being carried out."""
+        return len(self._work)
+
     def slots(self, key: str) -> list[int]:
         """The places on the load board of a deployment's replicas."""
         return [known.slot for known in self._known.values() if str(known.deployment) == key]
@@ -134,10 +142,11 @@ class Operations:
         """Whether we have killed it: then why has been said."""
         return replica_id in self._killed
 
-    def found(self, processes: Iterable[ReplicaProcess]) -> None:
-        """These run already."""
+    def found(self, processes: Sequence[ReplicaProcess]) -> tuple[FoundProcess, ...]:
+        """These run already; what the core is to be told of them."""
         for process in processes:
             self._known[process.replica_id] = _Known(process.slot, process.deployment)
+        return tuple(map(_found, processes))
 
     def deployment_changed(self, deployment: DeploymentSpec) -> None:
         """How often its replicas are asked for their health may be different now."""
@@ -242,3 +251,17 @@ class Operations:
 
     def _reported(self, replica_id: str, report: Report) -> None:
         self._tell(ReplicaWorn(replica_id, report.reason))
+
+
+def _found(process: ReplicaProcess) -> FoundProcess:
+    return FoundProcess(
+        process.replica_id,
+        process.deployment,
+        process.version,
+        process.slot,
+        process.pid,
+        process.address,
+        process.gpus,
+        process.resources,
+        process.age_s,
+    )

@@ -59,6 +59,7 @@ async def main(start: ControllerStart) -> None:
         end_instance=lambda: ask_to_end(instance.info().pid),
         tokens=lambda: valid_tokens(instance),
         configs=declarations,
+        logs=str(instance.logs or ""),
     )
     serving = asyncio.create_task(api.serve(start.listening.control, start.listening.admin))
     stopped = asyncio.create_task(terminated.wait())

@@ -33,6 +33,11 @@ class Publisher:
         self._encoded: bytes | None = None
         self._awaited: tuple[str, ...] = ()
 
+    @property
+    def subscribers(self) -> int:
+        """How many get the routing table."""
+        return len(self._channels)
+
     def accept(self) -> Channel:
         return Channel(self, expect_key=self._key, on_hello=self._subscribe)
 

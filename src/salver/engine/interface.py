@@ -54,11 +54,13 @@ class Exited(Struct, frozen=True, tag=True):
     Attributes:
         cause: for people: ``killed by SIGKILL``, ``exited with code 1``.
         stack: where native code crashed, as a Python traceback; empty when it did not.
+        exit_code: as ``subprocess`` has it: a signal as a negative number; None when it is not known.
     """
 
     replica_id: str
     cause: str
     stack: str = ""
+    exit_code: int | None = None
 
 
 class Restarted(Struct, frozen=True, tag=True):

@@ -36,6 +36,11 @@ def log_file_name(component: str, identity: str) -> str:
     return f"{component}_{_not_for_names.sub('_', identity)[:200]}.log"
 
 
+def log_file_path(folder: str, component: str, identity: str) -> str | None:
+    """Where a process logs, or did; the file is made with its first line. None without a folder."""
+    return f"{folder}/{log_file_name(component, identity)}" if folder else None
+
+
 class LogFile:
     """An outlet of log lines. The file is made with the first of them."""
 

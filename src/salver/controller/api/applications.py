@@ -62,7 +62,8 @@ class ApplicationRoutes:
         source = request.query_params.get("api_type", "").lower()
         if source and source not in _ORIGINS:
             raise Refusal(400, f"api_type must be one of {', '.join(_ORIGINS)}.")
-        return self._subject.show(instance_details(await self._subject.status(), self._subject.config(), source))
+        status, health = await self._subject.status(), self._controller.health()
+        return self._subject.show(instance_details(status, self._subject.config(), source, health))
 
     async def _declare(self, request: Request) -> Response:
         """Take a config: what it names is deployed, and what an earlier one named and this one does not, deleted.

@@ -31,6 +31,7 @@ class ControlServer:
         end_instance: asks the supervisor to end the instance.
         tokens: those that are valid on TCP now; without any, nobody is let in there.
         configs: what builds applications from configs; None where nothing does.
+        logs: the folder of the instance's log files; empty when it has none.
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class ControlServer:
         end_instance: Callable[[], None],
         tokens: Callable[[], tuple[str, ...]] = tuple,
         configs: Configs | None = None,
+        logs: str = "",
     ) -> None:
         self._controller = controller
         self._configs = configs
+        self._logs = logs
         self._info = info
         self._pid = pid
         self._end_instance = end_instance
@@ -75,7 +78,13 @@ class ControlServer:
     def endpoints(self, *, over_network: bool = False) -> tuple[Endpoint, ...]:
         """Every route, as one of the listeners has it."""
         subject = Subject(
-            self._controller, self._configs, self._info, self._pid, self._end_instance, over_network=over_network
+            self._controller,
+            self._configs,
+            self._info,
+            self._pid,
+            self._end_instance,
+            logs=self._logs,
+            over_network=over_network,
         )
         return (
             *ApplicationRoutes(subject).endpoints(),

@@ -65,6 +65,7 @@ class Subject:
         info: what the instance says about itself.
         pid: of the controller.
         end_instance: asks the supervisor to end the instance.
+        logs: the folder of its log files; empty when it has none.
         over_network: secrets are left out.
     """
 
@@ -76,6 +77,7 @@ class Subject:
         pid: int,
         end_instance: Callable[[], None],
         *,
+        logs: str,
         over_network: bool,
     ) -> None:
         self.controller = controller
@@ -83,6 +85,7 @@ class Subject:
         self.end_instance = end_instance
         self.info = info
         self._pid = pid
+        self._logs = logs
         self._over_network = over_network
 
     def views(self) -> tuple[ApplicationView, ...]:
@@ -98,7 +101,7 @@ class Subject:
         proxies = tuple(await self.controller.proxy_pids())
         declaration = None if self.configs is None else self.configs.declaration()
         return StatusAnswer(
-            self.info(), self._pid, proxies, self.views(), self.controller.target_capacity, declaration
+            self.info(), self._pid, proxies, self.views(), self.controller.target_capacity, declaration, self._logs
         )
 
     async def wait_until_settled(self, name: str, timeout_s: float) -> bool:

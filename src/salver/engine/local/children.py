@@ -12,7 +12,7 @@ from importlib import import_module
 from salver.engine.interface import ReplicaProcess
 from salver.engine.local.oom import OOMKills
 from salver.engine.local.orphans import Marks, kill_orphans
-from salver.engine.local.process import exit_cause, fork, kill_group
+from salver.engine.local.process import exit_cause, exit_code, fork, kill_group
 
 _NO_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 
@@ -27,6 +27,7 @@ class Child:
         self.number = number
         self.replica = replica
         self.killed = False
+        self.exit_code: int | None = None
         self.started_at = time.monotonic()
 
     def kill(self) -> None:
@@ -87,6 +88,7 @@ class Children:
                 kill_group(found.si_pid)
             os.waitid(os.P_PID, found.si_pid, os.WEXITED)
             if child is not None:
+                child.exit_code = exit_code(found.si_code, found.si_status)
                 self._ended(child, self._cause(child, found.si_code, found.si_status))
         kill_orphans(self._children, {child.mark for child in self._children.values()})
 

@@ -108,6 +108,11 @@ def end_children() -> None:
             os.waitpid(pid, 0)
 
 
+def exit_code(status: int, code: int) -> int:
+    """What ``waitid`` reported, as ``subprocess`` has it: a signal as a negative number."""
+    return -code if status in {os.CLD_KILLED, os.CLD_DUMPED} else code
+
+
 def exit_cause(status: int, code: int) -> str:
     """What ``waitid`` reported, for people."""
     if status in {os.CLD_KILLED, os.CLD_DUMPED}:

@@ -94,9 +94,9 @@ class ReplicaChildren:
 
     def ended(self, replica_id: str, cause: str) -> Exited:
         """Remove what it leaves in the folder; what is to be told of its end."""
-        del self._by_id[replica_id]
+        child = self._by_id.pop(replica_id)
         self._socket_path(replica_id).unlink(missing_ok=True)
-        return Exited(replica_id, cause, self._take_stack(replica_id, cause))
+        return Exited(replica_id, cause, self._take_stack(replica_id, cause), child.exit_code)
 
     def _socket_path(self, replica_id: str) -> Path:
         return self._instance.replica_sockets / replica_id.rsplit("#", 1)[-1]

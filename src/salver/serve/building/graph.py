@@ -11,7 +11,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
+
+from msgspec.structs import replace
 
 from salver.errors import ConfigurationError, SerializationError, placed
 from salver.records import ApplicationSpec, CodeContext, DeploymentId, DeploymentSpec
@@ -101,7 +103,8 @@ def _spec_of(
     node: _Node, deployment: Deployment[Any], code: CodeContext, fingerprint: str, settings: ApplicationSettings
 ) -> DeploymentSpec:
     with placed("deployments", node.id.name):
-        return deployment_spec(node.id, deployment, node.definition, code, fingerprint, settings)
+        spec = deployment_spec(node.id, deployment, node.definition, code, fingerprint, settings)
+    return replace(spec, calls=node.calls)
 
 
 def named_deployments(target: Application, app_name: str) -> dict[str, Deployment[Any]]:
@@ -116,6 +119,7 @@ class _Node:
     id: DeploymentId
     deployment: Deployment[Any]
     definition: bytes
+    calls: tuple[DeploymentId, ...]
 
 
 class _Graph:
@@ -126,6 +130,8 @@ class _Graph:
         self._app_name = app_name
         self._handles: dict[Application, DeploymentHandle[Any]] = {}
         self._unfinished: list[Application] = []
+        self._calls: dict[Application, dict[DeploymentId, None]] = {}
+        """The deployments that each one was given handles to, in the order in which they were met."""
 
     def add(self, application: Application) -> DeploymentHandle[Any]:
         """Build ``application`` unless that is done or under way, and give the handle that stands for it.
@@ -147,7 +153,8 @@ class _Graph:
             self._unfinished.pop()
         handle = self._handles.get(application) or self._name(application)
         node_id = DeploymentId(self._app_name, handle.deployment_name)
-        self.nodes.append(_Node(node_id, application.deployment, definition))
+        calls = tuple(self._calls.pop(application, ()))
+        self.nodes.append(_Node(node_id, application.deployment, definition, calls))
         return handle
 
     def _name(self, application: Application) -> DeploymentHandle[Any]:
@@ -177,7 +184,14 @@ class _Graph:
             raise self._explain(deployment, error) from error
 
     def _replace(self, value: object) -> object:
-        return self.add(value) if isinstance(value, Application) else value
+        if isinstance(value, Application):
+            value = self.add(value)
+        if isinstance(value, DeploymentHandle):
+            handle = cast("DeploymentHandle[Any]", value)
+            callee = DeploymentId(handle.app_name, handle.deployment_name)
+            self._calls.setdefault(self._unfinished[-1], {})[callee] = None
+            return handle
+        return value
 
     def _explain(self, deployment: Deployment[Any], error: SerializationError) -> DefinitionError:
         for label, value in _labelled_arguments(deployment).items():

@@ -50,6 +50,24 @@ class ReplicaDetails(ServeActorDetails):
     start_time_s: float = 0.0
 
 
+class DeadReplicaDetails(ReplicaDetails):
+    """One that has ended; ``exit_code`` is as in ``subprocess``. All of this is ours.
+
+    Attributes:
+        reason, cause: why it ended, for people and in one word.
+        age_s: how old it became.
+        exit: how its process ended, for people; empty when there was none.
+    """
+
+    reason: str = ""
+    cause: str = ""
+    ended_at_s: float = 0.0
+    age_s: float = 0.0
+    version: str = ""
+    exit: str = ""
+    exit_code: int | None = None
+
+
 class ProxyDetails(ServeActorDetails):
     """The HTTP ingress on one machine."""
 
@@ -77,7 +95,7 @@ class DeploymentAutoscalingDetail(Details):
 
 
 class DeploymentDetails(Details):
-    """One deployment."""
+    """One deployment; the last that died is the last of ``recent_dead_replicas``."""
 
     name: str
     status: DeploymentStatus
@@ -87,7 +105,7 @@ class DeploymentDetails(Details):
     target_num_replicas: int
     required_resources: dict[str, Any] = Field(default_factory=dict[str, Any])
     replicas: list[ReplicaDetails] = Field(default_factory=list[ReplicaDetails])
-    recent_dead_replicas: list[ReplicaDetails] = Field(default_factory=list[ReplicaDetails])
+    recent_dead_replicas: list[DeadReplicaDetails] = Field(default_factory=list[DeadReplicaDetails])
     autoscaling_detail: DeploymentAutoscalingDetail | None = None
 
 
@@ -101,7 +119,7 @@ class DeploymentNode(Details):
 
 
 class DeploymentTopology(Details):
-    """Which deployments of an application call which."""
+    """Which deployments of an application were bound with handles to which."""
 
     app_name: str
     nodes: dict[str, DeploymentNode] = Field(default_factory=dict[str, DeploymentNode])
@@ -144,6 +162,56 @@ class TargetGroup(Details):
     ingress_deployment_name: str | None = None
 
 
+class DurationStats(Details):
+    """A window of times; percentiles and ``count`` are ours."""
+
+    mean: float = 0.0
+    std: float = 0.0
+    min: float = 0.0
+    max: float = 0.0
+    p50: float = 0.0
+    p90: float = 0.0
+    p99: float = 0.0
+    count: int = 0
+
+
+class ControllerHealthMetrics(Details):
+    """How the controller itself is; None is what was not measured, or is not done. docs/operating.md explains it."""
+
+    timestamp: float
+    controller_start_time: float
+    uptime_s: float
+    last_control_loop_time: float | None = None
+    num_control_loops: int = 0
+    loop_duration_s: DurationStats | None = None
+    loops_per_second: float = 0.0
+    last_sleep_duration_s: float | None = None
+    expected_sleep_duration_s: float | None = None
+    event_loop_delay_s: float | None = None
+    num_asyncio_tasks: int = 0
+    handle_ingest_duration_ms: DurationStats | None = None
+    replica_ingest_duration_ms: DurationStats | None = None
+    metrics_decompress_duration_ms: DurationStats | None = None
+    columnar_decode_duration_ms: DurationStats | None = None
+    handle_reports_received: int = 0
+    replica_reports_received: int | None = None
+    ingest_reports_received: int = 0
+    ingest_cpu_fraction: float | None = None
+    deployment_state_update_duration_s: DurationStats | None = None
+    application_state_update_duration_s: DurationStats | None = None
+    proxy_state_update_duration_s: DurationStats | None = None
+    node_update_duration_s: DurationStats | None = None
+    handle_metrics_delay_ms: DurationStats | None = None
+    replica_metrics_delay_ms: DurationStats | None = None
+    process_memory_mb: float = 0.0
+    event_loop_delay_stats_s: DurationStats | None = None
+    load_age_s: DurationStats | None = None
+    num_subscribers: int = 0
+    num_commands: int = 0
+    num_unsaved_records: int = 0
+    cpu_s: float = 0.0
+
+
 class ServeInstanceDetails(Details):
     """The whole state of an instance."""
 
@@ -155,7 +223,7 @@ class ServeInstanceDetails(Details):
     applications: dict[str, ApplicationDetails] = Field(default_factory=dict[str, ApplicationDetails])
     target_capacity: float | None = None
     target_groups: list[TargetGroup] = Field(default_factory=list[TargetGroup])
-    controller_health_metrics: dict[str, Any] | None = None
+    controller_health_metrics: ControllerHealthMetrics | None = None
     restores_unset_config_options: bool = True
 
 

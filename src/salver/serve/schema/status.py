@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from salver.controller.api_records import StatusAnswer
+from salver.controller.api_records import StatusAnswer, replica_log
 from salver.serve.schema.enums import ApplicationStatus, AutoscalingStatus, DeploymentStatus, ProxyStatus
-from salver.views import ApplicationView, DeploymentView, ReplicaView, ScalingView
+from salver.views import ApplicationView, DeploymentView, EndedReplica, ReplicaView, ScalingView
 
 
 class ReplicaOverview(BaseModel):
@@ -21,6 +21,7 @@ class ReplicaOverview(BaseModel):
         gpus: indices of those that it has.
         ongoing: requests that it runs; None when that is not known.
         rss_bytes: its memory; None when that is not known.
+        log_file_path: of its log, which is there when it has written a line; None when the instance has no log files.
     """
 
     replica_id: str
@@ -32,6 +33,31 @@ class ReplicaOverview(BaseModel):
     gpus: list[int] = []
     ongoing: int | None = None
     rss_bytes: int | None = None
+    log_file_path: str | None = None
+
+
+class EndedReplicaOverview(BaseModel):
+    """One replica that has ended of late: an addition of ours.
+
+    Attributes:
+        start_time_s, ended_at_s: seconds since 1970.
+        cause: why it ended, in one word; docs/operating.md lists them.
+        reason: the same for people.
+        exit: how its process ended, for people; empty when there was none.
+        exit_code: as ``subprocess`` has it: a signal as a negative number; None when it is not known.
+        log_file_path: as of those that run.
+    """
+
+    replica_id: str
+    pid: int | None
+    version: str
+    start_time_s: float
+    ended_at_s: float
+    cause: str
+    reason: str
+    exit: str
+    exit_code: int | None
+    log_file_path: str | None
 
 
 class ScalingDecisionOverview(BaseModel):
@@ -62,7 +88,11 @@ class ScalingOverview(BaseModel):
 
 
 class DeploymentStatusOverview(BaseModel):
-    """One deployment. ``replicas``, ``options``, ``scaling`` and ``version`` are additions of ours."""
+    """One deployment. What follows ``target_num_replicas`` is ours.
+
+    Attributes:
+        recent_dead_replicas: those that have ended of late, oldest first.
+    """
 
     status: DeploymentStatus
     status_trigger: str
@@ -73,6 +103,7 @@ class DeploymentStatusOverview(BaseModel):
     options: dict[str, Any]
     scaling: ScalingOverview | None = None
     version: str = ""
+    recent_dead_replicas: list[EndedReplicaOverview] = []
 
 
 class ApplicationStatusOverview(BaseModel):
@@ -120,7 +151,7 @@ def serve_status(answer: StatusAnswer) -> ServeStatus:
     info = answer.instance
     return ServeStatus(
         proxies={"localhost": ProxyStatus.HEALTHY if answer.proxy_pids else ProxyStatus.STARTING},
-        applications={view.name: _application(view) for view in answer.applications},
+        applications={view.name: _application(view, answer.logs) for view in answer.applications},
         target_capacity=answer.target_capacity,
         instance=InstanceOverview(
             name=info.name,
@@ -134,35 +165,36 @@ def serve_status(answer: StatusAnswer) -> ServeStatus:
     )
 
 
-def _application(view: ApplicationView) -> ApplicationStatusOverview:
+def _application(view: ApplicationView, logs: str) -> ApplicationStatusOverview:
     return ApplicationStatusOverview(
         status=ApplicationStatus(view.status),
         message=view.message,
         last_deployed_time_s=view.last_deployed_time_s,
         route_prefix=view.route_prefix,
         docs_path=view.docs_path,
-        deployments={deployment.name: _deployment(deployment) for deployment in view.deployments},
+        deployments={deployment.name: _deployment(deployment, logs) for deployment in view.deployments},
         config=view.config,
         external_scaler_enabled=view.external_scaler,
         can_roll_back=view.can_roll_back,
     )
 
 
-def _deployment(view: DeploymentView) -> DeploymentStatusOverview:
+def _deployment(view: DeploymentView, logs: str) -> DeploymentStatusOverview:
     return DeploymentStatusOverview(
         status=DeploymentStatus(view.status),
         status_trigger=view.status_trigger,
         replica_states=view.replica_states,
         message=view.message,
         target_num_replicas=view.target_num_replicas,
-        replicas=[_replica(each) for each in view.replicas],
+        replicas=[_replica(each, logs) for each in view.replicas],
         options=view.options,
         scaling=None if view.scaling is None else _scaling(view.scaling),
         version=view.version,
+        recent_dead_replicas=[_ended(each, logs) for each in view.ended],
     )
 
 
-def _replica(view: ReplicaView) -> ReplicaOverview:
+def _replica(view: ReplicaView, logs: str) -> ReplicaOverview:
     return ReplicaOverview(
         replica_id=view.replica_id,
         state=view.state,
@@ -173,6 +205,22 @@ def _replica(view: ReplicaView) -> ReplicaOverview:
         gpus=list(view.gpus),
         ongoing=view.ongoing,
         rss_bytes=view.rss_bytes,
+        log_file_path=replica_log(view, logs),
+    )
+
+
+def _ended(ended: EndedReplica, logs: str) -> EndedReplicaOverview:
+    return EndedReplicaOverview(
+        replica_id=ended.replica_id,
+        pid=ended.pid,
+        version=ended.version,
+        start_time_s=ended.start_time_s,
+        ended_at_s=ended.ended_at_s,
+        cause=ended.cause,
+        reason=ended.reason,
+        exit=ended.exit,
+        exit_code=ended.exit_code,
+        log_file_path=replica_log(ended, logs),
     )
 
 
