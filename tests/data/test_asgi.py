@@ -23,6 +23,7 @@ from salver.wire.messages import (
     decode_response,
     encode_credit,
 )
+from salver.wire.pieces import PIECE
 
 from .scene import Scene, run, turns
 
@@ -219,7 +220,7 @@ def test_a_stream_leaves_piece_by_piece() -> None:
         await http.send(piece(b"three"))
         assert sent.take() == [
             (Kind.HEAD, b"", 0),
-            (Kind.DATA, b"one", 0),
+            (Kind.DATA, b"3\r\none\r\n", PIECES),
             (Kind.DATA, b"3\r\ntwo\r\n", PIECES),
             (Kind.DATA, b"three", END),
         ]
@@ -276,7 +277,9 @@ def test_a_slow_client_stops_the_application() -> None:
         await turns()
         assert not stuck.done()
         sent.take()
-        http.credit_received(credit_frame(1))
+        http.credit_received(
+            credit_frame(len(PIECE % (STREAM_WINDOW_BYTES, b"")) + 1)
+        )  # the first one's, and one more
         await stuck
         assert sent.take() == [(Kind.DATA, b"next", 0)]
         end = asyncio.create_task(http.send(piece()))
@@ -415,7 +418,7 @@ def test_user_code_that_breaks_http(target: Any, caplog: pytest.LogCaptureFixtur
                 assert decode_error(frame.meta).kind == ErrorKind.USER
             else:
                 await peer.next(Kind.HEAD, 1)
-                assert bytes((await peer.next(Kind.DATA, 1)).payload) == b"first"
+                assert bytes((await peer.next(Kind.DATA, 1)).payload) == b"5\r\nfirst\r\n"
                 await peer.next(Kind.ERROR, 1)
             assert replica.load == 0
 

@@ -186,17 +186,7 @@ class HTTPExchange:
         kind = message["type"]
         if kind == "http.response.body":
             body, more = message.get("body", b""), message.get("more_body", False)
-            streams = more and self.started and not self.finished
-            if streams and self._credit > 0 and 0 < len(body) <= STREAM_WINDOW_BYTES:
-                # Most messages of a stream: nothing to wait for, nothing to cut.
-                if self._in_pieces:
-                    piece = PIECE % (len(body), body)
-                    self._credit -= len(piece)
-                    self._channel.send_piece(self._stream, piece)
-                else:
-                    self._credit -= len(body)
-                    self._channel.send(_DATA, self._stream, b"", body)
-            else:
+            if not (more and type(body) is bytes and self.send_piece(body)):
                 await self._send_body(body, more=more)
         elif kind == "http.response.start":
             if self._head is not None:
@@ -208,15 +198,43 @@ class HTTPExchange:
         else:
             raise InvalidASGI(f"an ASGI application sent {kind!r}, which means nothing here")
 
+    def send_piece(self, piece: bytes) -> bool:
+        """Send a piece of an answer that goes on, or say that ``send`` has to: there is something to wait for, to cut
+        or to refuse. Most pieces go this way, without a message and a coroutine for each.
+        """
+        if self._credit <= 0 or not 0 < len(piece) <= STREAM_WINDOW_BYTES:
+            return False
+        if not self.started and not self._begin():
+            return False
+        if self.finished or self._disconnected:
+            return False
+        if self._in_pieces:
+            piece = PIECE % (len(piece), piece)
+            self._credit -= len(piece)
+            self._channel.send_piece(self._stream, piece)
+        else:
+            self._credit -= len(piece)
+            self._channel.send(_DATA, self._stream, b"", piece)
+        return True
+
+    def _begin(self) -> bool:
+        """Send the head, if there is one and anybody to send it to."""
+        if self._head is None or self.finished or self._disconnected:
+            return False
+        self.started = True
+        self._channel.send(Kind.HEAD, self._stream, self._head)
+        return True
+
     async def _send_body(self, body: Buffer, *, more: bool) -> None:
         if self._head is None or self.finished:
             raise InvalidASGI("http.response.body came before http.response.start or after the end")
+        if type(body) is not bytes:
+            body = bytes(memoryview(body))  # bytes are what is counted, whatever its items are
         if not self.started:
             if not more and len(body) <= WHOLE_AT_MOST:
                 self._end(Kind.RESPONSE, self._head, body)
                 return
-            self.started = True
-            self._channel.send(Kind.HEAD, self._stream, self._head)
+            self._begin()
         view = memoryview(body)
         while len(view) > STREAM_WINDOW_BYTES:
             await self._send_data(view[:STREAM_WINDOW_BYTES])

@@ -16,10 +16,10 @@ from starlette.responses import Response, StreamingResponse
 
 from salver.data.channel import Channel
 from salver.data.context import RequestContext, request_context
-from salver.data.http.response import encode_header_block
 from salver.data.replica.asgi import WHOLE_AT_MOST, HTTPExchange, build_scope
 from salver.data.replica.call_stream import CallStream
 from salver.data.replica.failure_text import tamed, user_traceback
+from salver.data.replica.responses import send_response
 from salver.data.replica.results import encode_result
 from salver.data.replica.scope import RequestScope, request_scope
 from salver.data.replica.user_code import MethodMissing, UnexpectedGenerator, UserCode
@@ -120,7 +120,10 @@ async def invoke_http(
             if hasattr(result, "__await__"):
                 result = await result
             if isinstance(result, Response) or hasattr(result, "__next__") or hasattr(result, "__anext__"):
-                await _send_response(result, meta, exchange)
+                response = (
+                    result if isinstance(result, Response) else StreamingResponse(result, media_type="text/plain")
+                )
+                await send_response(response, meta, exchange)
             else:
                 block, body = encode_result(result)
                 if len(body) <= WHOLE_AT_MOST:
@@ -147,30 +150,6 @@ def _call_handler(user: UserCode, meta: RequestMeta, exchange: HTTPExchange) -> 
     if user.http_handler_is_async:
         return user.http_handler(*arguments)
     return user.in_thread(user.http_handler, *arguments)
-
-
-async def _send_response(result: Any, meta: RequestMeta, exchange: HTTPExchange) -> None:
-    """Answer with a Response, or with the items of a generator."""
-    response = result if isinstance(result, Response) else StreamingResponse(result, media_type="text/plain")
-    if (
-        type(response).__call__ is Response.__call__
-        and response.background is None
-        and len(response.body) <= WHOLE_AT_MOST
-    ):
-        block, declared = encode_header_block(response.raw_headers)
-        exchange.respond(response.status_code, block, response.body, -1 if declared is None else declared)
-        return
-    try:
-        await response(build_scope(meta), exchange.receive, exchange.send)
-    finally:
-        await _close_body(response)
-
-
-async def _close_body(response: Response) -> None:
-    """End a generator that was not taken to its end; else its ``finally`` would wait for the garbage collector."""
-    close = getattr(getattr(response, "body_iterator", None), "aclose", None)
-    if close is not None:
-        await close()
 
 
 async def _handle_websocket(
