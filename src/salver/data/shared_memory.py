@@ -26,13 +26,13 @@ and so does everything where the kernel refuses. Both ends must be in the same p
 From which size on: 1 MiB. ``python benchmarks/large_payloads.py``, two cores of a virtual machine, Linux 6.18, uint8
 arrays, MB/s as argument and as result::
 
-    128 KiB   shared   375,   495   socket  730, 735
-    256 KiB   shared   700,   835   socket 1125, 1245
-    512 KiB   shared  1565,  1540   socket 2220, 560
-      1 MiB   shared  2630,  2075   socket 1650, 550
-      4 MiB   shared  4165,  3970   socket 2875, 550
-     10 MB    shared  2970,  3540   socket 3025, 585
-     64 MiB   shared  3320,  3235   socket  505, 525
+    128 KiB   shared   460,   580   socket  815, 890
+    256 KiB   shared  1165,  1105   socket 1315, 1345
+    512 KiB   shared  2170,  1715   socket 1770, 480
+      1 MiB   shared  2375,  2230   socket 2655, 595
+      4 MiB   shared  6975,  5480   socket 3430, 625
+     10 MB    shared  7805,  7485   socket 3565, 795
+     64 MiB   shared  5240,  5055   socket  500, 615
 
 With new memory for each payload, 10 MB were 1,250 and 1,265. What is left is copying into the pages and mapping them
 (``MAP_POPULATE`` would copy every page of a private writable mapping; ``MADV_POPULATE_READ`` and ``fallocate`` gained
