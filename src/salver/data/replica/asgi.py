@@ -199,15 +199,16 @@ class HTTPExchange:
             raise InvalidASGI(f"an ASGI application sent {kind!r}, which means nothing here")
 
     def send_piece(self, piece: bytes) -> bool:
-        """Send a piece of an answer that goes on, or say that ``send`` has to: there is something to wait for, to cut
-        or to refuse. Most pieces go this way, without a message and a coroutine for each.
+        """Send a piece of an answer that goes on; False if something is to be waited for, cut or refused: by ``send``.
+
+        Most pieces go this way, without a message and a coroutine for each.
         """
         if self._credit <= 0 or not 0 < len(piece) <= STREAM_WINDOW_BYTES:
             return False
-        if not self.started and not self._begin():
+        if self._head is None or self.finished or self._disconnected:
             return False
-        if self.finished or self._disconnected:
-            return False
+        if not self.started:
+            self._begin()
         if self._in_pieces:
             piece = PIECE % (len(piece), piece)
             self._credit -= len(piece)
@@ -217,13 +218,9 @@ class HTTPExchange:
             self._channel.send(_DATA, self._stream, b"", piece)
         return True
 
-    def _begin(self) -> bool:
-        """Send the head, if there is one and anybody to send it to."""
-        if self._head is None or self.finished or self._disconnected:
-            return False
+    def _begin(self) -> None:
         self.started = True
-        self._channel.send(Kind.HEAD, self._stream, self._head)
-        return True
+        self._channel.send(Kind.HEAD, self._stream, self._head or b"")
 
     async def _send_body(self, body: Buffer, *, more: bool) -> None:
         if self._head is None or self.finished:

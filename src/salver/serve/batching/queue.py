@@ -213,10 +213,8 @@ class BatchQueue:
         """User code is done with this batch, which has no answers yet."""
         if not execution.blocks_the_loop(monotonic()):
             self._finish(execution)
-            if self._look():
-                await asyncio.sleep(
-                    0
-                )  # its user code begins; a thread of that gets the interpreter before the next turn
+            if self._look():  # user code begins in this turn; a thread of its gets the interpreter before the next
+                await asyncio.sleep(0)
             self._record(execution)
 
     def _ended(self, execution: _Execution) -> None:
