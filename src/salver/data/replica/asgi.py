@@ -199,7 +199,7 @@ class HTTPExchange:
             raise InvalidASGI(f"an ASGI application sent {kind!r}, which means nothing here")
 
     def send_piece(self, piece: bytes) -> bool:
-        """Send a piece of an answer that goes on; False if something is to be waited for, cut or refused: by ``send``.
+        """Send a piece of an answer that goes on; False if something is to be waited for, cut or refused first.
 
         Most pieces go this way, without a message and a coroutine for each.
         """
